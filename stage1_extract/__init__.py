@@ -1,0 +1,1 @@
+"""Stage one: videos in, a store of per-frame embeddings out."""

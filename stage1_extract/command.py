@@ -1,0 +1,155 @@
+"""Command lines from dataclasses: flags over the TOML file's values over defaults.
+
+Both packages use it. A command is a dataclass whose fields, with their docstrings, are the flags.
+"""
+
+import dataclasses
+import difflib
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+EXIT_DONE = 0
+EXIT_SOME_FAILED = 1
+EXIT_WRONG_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+Command = TypeVar("Command")
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandEntry:
+    """A command: its dataclass, and the function that runs it and returns the exit code."""
+
+    arguments: type[Any]
+    run: Callable[[Any], int]
+
+    @property
+    def summary(self) -> str:
+        """First line of the dataclass' docstring."""
+        return (self.arguments.__doc__ or "").strip().splitlines()[0]
+
+
+def run_command(program: str, commands: Mapping[str, CommandEntry], argv: Sequence[str]) -> int:
+    """Parse the command line, run the command, and return its exit code.
+
+    Errors of the user's making (ValueError, OSError) are printed in plain words, exit code 2. With
+    EMBED_TRACEBACK=1 in the environment they keep their traceback.
+    """
+    if not argv or argv[0] in {"-h", "--help"}:
+        sys.stdout.write(_overview(program, commands))
+        return EXIT_DONE if argv else EXIT_WRONG_INPUT
+    if argv[0] == "--version":
+        sys.stdout.write(f"{program} {version('embed-then-sequence')}\n")
+        return EXIT_DONE
+    if argv[0] not in commands:
+        near = difflib.get_close_matches(argv[0], commands, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; commands: {', '.join(commands)}"
+        return _complain(program, f"unknown command {argv[0]!r}{hint}")
+    entry = commands[argv[0]]
+    try:
+        arguments = parse_arguments(entry.arguments, argv[1:], program=f"{program} {argv[0]}")
+        return entry.run(arguments)
+    except KeyboardInterrupt:
+        _complain(program, "stopped; what was finished is kept, run it again to go on")
+        return EXIT_INTERRUPTED
+    except (ValueError, OSError) as error:
+        if os.environ.get("EMBED_TRACEBACK"):
+            raise
+        return _complain(program, str(error))
+
+
+def parse_arguments(kind: type[Command], argv: Sequence[str], *, program: str) -> Command:
+    """Build a command's dataclass from its flags and from `--config FILE.toml`.
+
+    Raises:
+        SystemExit: With code 2, after a message, if a flag is wrong.
+        ValueError: The TOML file is wrong or has an unknown key.
+    """
+    flags, config = _take_config(list(argv))
+    from_file = _flags_of_file(kind, config) if config else []
+    return tyro.cli(
+        kind,
+        args=[*from_file, *flags],
+        prog=program,
+        description=f"{kind.__doc__}\n\nAlso takes --config FILE.toml, whose keys are the flags' "
+        "names with underscores; a flag beats the file.",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _take_config(argv: list[str]) -> tuple[list[str], Path | None]:
+    for i, word in enumerate(argv):
+        if word == "--config":
+            if i + 1 == len(argv):
+                raise ValueError("--config needs the name of a TOML file")
+            return argv[:i] + argv[i + 2 :], Path(argv[i + 1])
+        if word.startswith("--config="):
+            return argv[:i] + argv[i + 1 :], Path(word.removeprefix("--config="))
+    return argv, None
+
+
+def _flags_of_file(kind: type[Any], path: Path) -> list[str]:
+    """Turn a TOML file's keys into flags, which tyro then checks like typed ones."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    names = list(_setting_names(kind))
+    flags = []
+    for key, value in values.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+            raise ValueError(f"{path}: unknown setting {key!r}{hint}")
+        flags += _flag(path, key, value)
+    return flags
+
+
+def _flag(path: Path, key: str, value: object) -> list[str]:
+    flag = "--" + key.replace("_", "-")
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    if isinstance(value, str | int | float):
+        return [flag, str(value)]
+    raise ValueError(f"{path}: {key} is a {type(value).__name__}; expected a text, number or list")
+
+
+def _setting_names(kind: type[Any]) -> "list[str]":
+    """Return the names of all flags: fields of the dataclass and of those nested in it."""
+    names: list[str] = []
+    for field in dataclasses.fields(kind):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            names += _setting_names(field.type)
+        elif field.default is not dataclasses.MISSING:
+            names.append(field.name)
+    return names
+
+
+def _overview(program: str, commands: Mapping[str, CommandEntry]) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {entry.summary}" for name, entry in commands.items()]
+    return "\n".join(
+        [
+            f"usage: {program} COMMAND ...",
+            "",
+            "commands:",
+            *lines,
+            "",
+            f"`{program} COMMAND --help` explains one; `{program} --version` prints the version.",
+            "",
+        ]
+    )
+
+
+def _complain(program: str, message: str) -> int:
+    sys.stderr.write(f"{program}: error: {message}\n")
+    return EXIT_WRONG_INPUT

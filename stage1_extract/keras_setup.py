@@ -1,0 +1,85 @@
+"""Importing Keras late, quietly, and on the backend that was asked for."""
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+BACKENDS = ("tensorflow", "jax", "torch")
+_PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+
+def load_keras(backend: str | None = None) -> ModuleType:
+    """Import Keras and return it.
+
+    Args:
+        backend: tensorflow, jax or torch; None takes KERAS_BACKEND, or else TensorFlow.
+
+    Raises:
+        ValueError: The backend is unknown or not installed, or Keras already runs on another one.
+    """
+    wanted = backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if wanted not in BACKENDS:
+        raise ValueError(f"backend {wanted!r} is unknown; expected one of {', '.join(BACKENDS)}")
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = wanted
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with _silent_startup():
+            _import_backend(wanted)
+    keras = importlib.import_module("keras")
+    if keras.backend.backend() != wanted:
+        raise ValueError(
+            f"Keras already runs on {keras.backend.backend()} in this process; the backend "
+            f"{wanted} must be chosen before Keras is imported (KERAS_BACKEND={wanted})"
+        )
+    return keras
+
+
+def software_versions() -> dict[str, str]:
+    """Return the versions that results depend on: Python, Keras, its backend, numpy, OpenCV."""
+    keras = load_keras()
+    backend = keras.backend.backend()
+    versions = {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "keras": keras.__version__,
+        backend: importlib.import_module(_PACKAGES[backend]).__version__,
+    }
+    for name in ("numpy", "cv2", "sklearn"):
+        if name in sys.modules:
+            versions[name] = sys.modules[name].__version__
+    return versions
+
+
+def _import_backend(backend: str) -> None:
+    try:
+        importlib.import_module(_PACKAGES[backend])
+    except ModuleNotFoundError as error:
+        if error.name != _PACKAGES[backend]:
+            raise
+        raise ValueError(
+            f"the backend {backend} is not installed: pip install 'embed-then-sequence[{backend}]'"
+            if backend != "tensorflow"
+            else "TensorFlow is not installed: pip install tensorflow"
+        ) from error
+    importlib.import_module("keras")
+
+
+@contextmanager
+def _silent_startup() -> Iterator[None]:
+    """Hold back what C++ libraries print while they load; show it only if loading fails."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -1,0 +1,192 @@
+"""The list of clips: a CSV or Parquet table with one clip a row."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stage1_extract.clips import Clip
+
+_MAX_PROBLEMS_SHOWN = 20
+_MISSING = {"", "nan", "na", "n/a", "null"}
+
+
+class ManifestError(ValueError):
+    """A manifest cannot be used: all its problems, each with its row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """A checked manifest.
+
+    Attributes:
+        path: The file it was read from.
+        table: One row a clip, in the file's order, with a unique text column `video_id`. From CSV
+            all columns are text, from Parquet they have their own types; missing values are NaN.
+        clips: The clips, in the same order.
+        sha256: Hash of the file.
+    """
+
+    path: Path
+    table: pd.DataFrame
+    clips: tuple[Clip, ...]
+    sha256: str
+
+    def column(self, name: str) -> "pd.Series[Any]":
+        """Return a column by name.
+
+        Raises:
+            ManifestError: There is no such column; the message lists those there are.
+        """
+        if name not in self.table.columns:
+            raise ManifestError(
+                f"{self.path} has no column {name!r}; its columns are {list(self.table.columns)}"
+            )
+        return self.table[name]
+
+
+def read_manifest(path: Path, *, files_must_exist: bool = True) -> Manifest:
+    """Read and check a manifest as a whole, before any work begins.
+
+    Args:
+        path: CSV (comma-separated, UTF-8) or Parquet. The column `path` is required, relative to
+            the manifest's folder. `video_id` defaults to the path without its suffix.
+            `start_seconds` and `end_seconds` cut clips out of longer videos.
+        files_must_exist: Whether a missing video is a problem; training needs the ids alone.
+
+    Raises:
+        FileNotFoundError: There is no manifest.
+        ManifestError: It cannot be read, is empty, or rows are wrong: every problem is listed.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no manifest at {path}; expected a CSV or Parquet file")
+    table = _read_table(path)
+    _check_columns(path, table)
+    table = _with_ids(table)
+    problems = list(_row_problems(path, table, files_must_exist=files_must_exist))
+    if problems:
+        raise ManifestError(_describe(path, problems))
+    clips = tuple(_clips(path, table))
+    return Manifest(path, table, clips, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def is_missing(values: "pd.Series[Any]") -> "pd.Series[bool]":
+    """Return which values are blank: empty text, NaN, NA, N/A or null in any case, or None."""
+    text = values.astype("string").str.strip().str.lower()
+    return values.isna() | text.isin(_MISSING).fillna(value=True).astype(bool)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() in {".parquet", ".pq"}:
+            return pd.read_parquet(path)
+        return pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True
+        )
+    except ImportError as error:
+        raise ManifestError(
+            f"{path} is a Parquet file, and reading it needs pyarrow: "
+            "pip install 'embed-then-sequence[parquet]'"
+        ) from error
+    except pd.errors.EmptyDataError as error:
+        raise ManifestError(f"{path} is empty; expected a header line with `path`") from error
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} is not a comma-separated UTF-8 table: {error}") from error
+
+
+def _check_columns(path: Path, table: pd.DataFrame) -> None:
+    if "path" not in table.columns:
+        raise ManifestError(
+            f"{path} has no column 'path'; its columns are {list(table.columns)}. Expected a "
+            "comma-separated table with one clip a row"
+        )
+    doubled = table.columns[table.columns.duplicated()].tolist()
+    if doubled:
+        raise ManifestError(f"{path} names these columns twice: {doubled}")
+    if table.empty:
+        raise ManifestError(f"{path} has a header but no rows; expected one clip a row")
+
+
+def _with_ids(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.assign(path=table["path"].astype("string").fillna("").astype(object))
+    if "video_id" in table.columns:
+        ids = table["video_id"].astype("string").str.strip().fillna("")
+    else:
+        ids = table["path"].map(lambda text: str(Path(text).with_suffix("")) if text else "")
+    return table.assign(video_id=ids.astype(object))
+
+
+def _row_problems(
+    path: Path, table: pd.DataFrame, *, files_must_exist: bool
+) -> Iterator[tuple[int, str]]:
+    """Yield (position, problem) for every problem of every row."""
+    doubled = table["video_id"].duplicated(keep=False)
+    positions = table[doubled].groupby("video_id").groups
+    seconds = {name: _seconds(table, name) for name in ("start_seconds", "end_seconds")}
+    for i, (text, video_id) in enumerate(zip(table["path"], table["video_id"], strict=True)):
+        if not text.strip():
+            yield i, "the path is blank"
+        elif files_must_exist and not (path.parent / text).is_file():
+            what = "is not a file" if (path.parent / text).exists() else "does not exist"
+            yield i, f"{path.parent / text} {what}"
+        if not video_id and text.strip():
+            yield i, "the video_id is blank"
+        elif not video_id.isprintable():
+            yield i, f"video_id {video_id!r} holds control characters"
+        elif video_id and doubled.iloc[i]:
+            others = _lines(path, positions[video_id].to_numpy())
+            hint = "" if "start_seconds" in table.columns else "; give each row its own video_id"
+            yield i, f"video_id {video_id!r} stands in {others}{hint}"
+        yield from ((i, problem) for problem in _time_problems(seconds, i))
+
+
+def _seconds(table: pd.DataFrame, name: str) -> "pd.Series[float]":
+    """Return a time column: NaN where blank, infinity where it is no number."""
+    if name not in table.columns:
+        return pd.Series(np.nan, index=table.index)
+    values = pd.to_numeric(table[name], errors="coerce")
+    return values.where(values.notna() | is_missing(table[name]), np.inf)
+
+
+def _time_problems(seconds: dict[str, "pd.Series[float]"], i: int) -> Iterator[str]:
+    start, end = (float(seconds[name].iloc[i]) for name in ("start_seconds", "end_seconds"))
+    for name, value in (("start_seconds", start), ("end_seconds", end)):
+        if value < 0 or value == np.inf:
+            yield f"{name} is not a time in seconds from 0"
+    if start >= end:
+        yield f"start_seconds {start:g} is not before end_seconds {end:g}"
+
+
+def _describe(path: Path, problems: list[tuple[int, str]]) -> str:
+    shown = [f"  {_lines(path, [i])}: {text}" for i, text in problems[:_MAX_PROBLEMS_SHOWN]]
+    rest = len(problems) - len(shown)
+    more = [f"  and {rest} more"] if rest else []
+    rows = len({i for i, _ in problems})
+    return "\n".join(
+        [f"{path} has {len(problems)} problems in {rows} rows; correct them first:", *shown, *more]
+    )
+
+
+def _lines(path: Path, positions: "np.typing.ArrayLike") -> str:
+    """Name rows as a person finds them: a CSV's header is line 1."""
+    is_csv = path.suffix.lower() not in {".parquet", ".pq"}
+    numbers = [int(i) + (2 if is_csv else 0) for i in np.atleast_1d(positions)]
+    word = "line" if is_csv else "row"
+    return f"{word}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:5]))}"
+
+
+def _clips(path: Path, table: pd.DataFrame) -> Iterator[Clip]:
+    starts, ends = (_seconds(table, name) for name in ("start_seconds", "end_seconds"))
+    for text, video_id, start, end in zip(
+        table["path"], table["video_id"], starts, ends, strict=True
+    ):
+        yield Clip(
+            video_id=video_id,
+            path=(path.parent / text).absolute(),
+            start_seconds=None if np.isnan(start) else float(start),
+            end_seconds=None if np.isnan(end) else float(end),
+        )
