@@ -16,11 +16,14 @@ def load_keras(backend: str | None = None) -> ModuleType:
     """Import Keras and return it.
 
     Args:
-        backend: tensorflow, jax or torch; None takes KERAS_BACKEND, or else TensorFlow.
+        backend: tensorflow, jax or torch; None takes the one that runs already, or
+            KERAS_BACKEND, or else TensorFlow.
 
     Raises:
         ValueError: The backend is unknown or not installed, or Keras already runs on another one.
     """
+    if backend is None and "keras" in sys.modules:
+        return sys.modules["keras"]
     wanted = backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
     if wanted not in BACKENDS:
         raise ValueError(f"backend {wanted!r} is unknown; expected one of {', '.join(BACKENDS)}")
