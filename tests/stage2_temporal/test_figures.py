@@ -1,0 +1,134 @@
+import base64
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from stage2_temporal import figures
+
+HOSTILE = ["$a_1$", "$\\frac{$", "<script>x</script>", "_hidden", "a\x00b\nc", "動作", "\ud800"]
+
+
+def svg_of(figure: Figure) -> str:
+    uri = figures.embed(figure, "alt").uri
+    prefix = "data:image/svg+xml;base64,"
+    assert uri.startswith(prefix)
+    return base64.b64decode(uri.removeprefix(prefix)).decode("utf-8")
+
+
+def texts_of(figure: Figure) -> list[str]:
+    # S314: the SVG was made a line above.
+    root = ElementTree.fromstring(svg_of(figure))  # noqa: S314
+    nodes = root.iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(node.itertext()).strip() for node in nodes]
+
+
+def roc(area: float) -> figures.Roc:
+    return figures.Roc(np.array([0.0, 1.0]), np.array([0.0, 1.0]), area)
+
+
+def test_confusion_counts_by_hand() -> None:
+    counts = figures.confusion_counts(
+        ["a", "a", "a", "b", "c"], ["a", "b", "b", "b", "a"], ["c", "b", "a", "never"]
+    )
+    # Rows are targets, columns predictions, both in the order given.
+    assert counts.tolist() == [[0, 0, 1, 0], [0, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]]
+
+
+def test_confusion_figure_shows_counts_and_shares_of_the_row() -> None:
+    shown = texts_of(figures.confusion_figure(np.array([[3, 1], [0, 7]]), ["no", "yes"]))
+    for text in ("3", "75%", "1", "25%", "7", "100%", "no", "yes", "target", "predicted"):
+        assert text in shown
+
+
+@pytest.mark.parametrize("num_classes", [2, 9, 20])
+def test_confusion_figure_writes_every_label_and_count(num_classes: int) -> None:
+    labels = [f"label {i}" for i in range(num_classes)]
+    counts = 1000 + np.arange(num_classes**2).reshape(num_classes, num_classes)
+    shown = set(texts_of(figures.confusion_figure(counts, labels)))
+    assert set(labels) <= shown
+    written = {text.replace(",", "") for text in shown}
+    assert {str(count) for count in counts.flat} <= written
+
+
+def test_roc_points_of_a_known_ranking() -> None:
+    # Three of the four (positive, negative) pairs are ranked correctly.
+    curve = figures.roc_points(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
+    assert curve is not None
+    assert curve.area == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_roc_points_of_a_single_class_are_undefined(truth: bool) -> None:
+    assert figures.roc_points(np.array([truth] * 3), np.array([0.1, 0.2, 0.3])) is None
+
+
+def test_roc_figure_names_the_worst_four_of_many_classes() -> None:
+    curves = {f"c{i}": roc(0.5 + i / 100) for i in range(12)}
+    shown = " ".join(texts_of(figures.roc_figure(curves)))
+    assert all(f"c{i}" in shown for i in range(4))
+    assert "c4" not in shown
+
+
+def test_roc_figure_names_all_of_a_few_classes_with_their_area() -> None:
+    shown = " ".join(texts_of(figures.roc_figure({"a": roc(0.9125), "_b": roc(0.5)})))
+    assert "0.912" in shown
+    assert "_b" in shown
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_hostile_labels_are_drawn_as_plain_text(label: str) -> None:
+    classes = [label, "other"]
+    drawn = [
+        figures.confusion_figure(np.eye(2, dtype=np.int64), classes),
+        figures.roc_figure({label: roc(0.9)}),
+        figures.distribution_figure(classes, [1, 2], [2, 2]),
+        figures.interval_figure({label: (0.5, 0.4, 0.6)}, name=label),
+    ]
+    start = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label)[:6]
+    for figure in drawn:
+        assert start in " ".join(texts_of(figure))
+
+
+def test_markup_in_labels_is_escaped_in_the_svg() -> None:
+    assert "<script" not in svg_of(figures.distribution_figure(["<script>"], [1], None))
+
+
+def test_the_same_figure_is_the_same_bytes() -> None:
+    def draw() -> str:
+        return svg_of(figures.distribution_figure(["a", "b"], [1, 2], [2, 2]))
+
+    assert draw() == draw()
+
+
+def test_curve_figure_marks_the_chosen_epoch_and_bears_gaps() -> None:
+    values = {"training": np.array([3.0, np.nan, 1.0]), "validation": np.array([3.0, 2.0, np.nan])}
+    epochs = np.array([1, 2, 3])
+    marked = figures.curve_figure(epochs, values, name="loss", best_epoch=2)
+    assert "chosen: epoch 2" in texts_of(marked)
+    unmarked = figures.curve_figure(epochs, values, name="loss", best_epoch=None)
+    assert not any("chosen" in text for text in texts_of(unmarked))
+
+
+def test_scatter_of_many_points_is_rasterised() -> None:
+    few, many = (np.linspace(0, 1, n) for n in (20, 20_000))
+    assert "data:image/png" not in svg_of(figures.scatter_figure(few, few, limits=(0, 1)))
+    large = svg_of(figures.scatter_figure(many, many, limits=(0, 1)))
+    assert "data:image/png" in large
+    assert len(large) < 500_000
+
+
+def test_scatter_of_one_constant_value_has_an_axis() -> None:
+    figures.embed(figures.scatter_figure(np.ones(3), np.ones(3), limits=(1, 1)), "alt")
+
+
+@pytest.mark.parametrize(("count", "named"), [(40, True), (41, False)])
+def test_distribution_names_bars_while_they_can_be_read(count: int, named: bool) -> None:
+    figure = figures.distribution_figure([f"k{i}" for i in range(count)], [1] * count, None)
+    assert ("k7" in texts_of(figure)) is named
+
+
+def test_shorten_keeps_both_ends() -> None:
+    assert figures.shorten("short") == "short"
+    assert figures.shorten("abcdefghij", 7) == "abc…hij"
