@@ -85,7 +85,7 @@ class TrainSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; expected 0 to below 1")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
+        if not (self.learning_rate > 0 and self.weight_decay >= 0):
             raise ValueError(
                 f"learning_rate {self.learning_rate} must be above 0 and weight_decay "
                 f"{self.weight_decay} not below"

@@ -23,7 +23,8 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
 
     A batch is `({"embedding": (B, T, D), "mask": (B, T) bool}, (B,) targets)`. Embeddings keep the
     store's dtype, so that float16 travels to the device and is converted there. T is the longest
-    length in the batch, rounded up to a multiple of 8, so that few shapes are compiled.
+    length in the batch, rounded up to a multiple of 8, so that few shapes are compiled (in the
+    second batch 8 more, if it were as in the first, but clips differ).
 
     With a seed the order is new each epoch, and a function of (seed, epoch) alone: the number of
     workers does not matter. Without one the order is that of `positions`.
@@ -63,6 +64,7 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         self.seed = seed
         self.draw = draw
         self.epoch = 0
+        self._num_steps = np.array([padded_length(n) for n in store.lengths[positions]])
         self._plan = self._planned_batches()
 
     def __len__(self) -> int:
@@ -71,8 +73,8 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> tuple[Batch, NDArray[Any]]:
         """Return batch `index` of this epoch."""
         clips = self._plan[index]
-        inputs = pad_sequences([self.store.read(int(i)) for i in self.positions[clips]])
-        return inputs, self.targets[clips]
+        sequences = [self.store.read(int(i)) for i in self.positions[clips]]
+        return pad_sequences(sequences, self._steps_of_batch(index)), self.targets[clips]
 
     def on_epoch_end(self) -> None:
         """Plan the next epoch; Keras calls it once the workers have stopped."""
@@ -84,14 +86,24 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         """This epoch's batches as indices into `positions`."""
         return list(self._plan)
 
+    def _steps_of_batch(self, index: int) -> int:
+        """Return T of a batch; that of the second differs from the first's if any clip's does.
+
+        Keras on TensorFlow takes the shape of all batches, of all epochs, from the first two: were
+        these alike, it would refuse the first batch of another length.
+        """
+        num_steps = int(self._num_steps[self._plan[index]].max())
+        if index == 1 and np.ptp(self._num_steps) and num_steps == self._steps_of_batch(0):
+            return num_steps + PAD_MULTIPLE
+        return num_steps
+
     def _planned_batches(self) -> list[NDArray[np.intp]]:
         if self.seed is None:
             return _chop(np.arange(len(self.positions)), self.batch_size)
         rng = np.random.default_rng([self.seed, self.epoch])
         clips = self.draw(rng) if self.draw else np.arange(len(self.positions))
         lengths = self.store.lengths[self.positions]
-        batches = batches_of_like_length(rng.permutation(clips), lengths, self.batch_size, rng)
-        return _differing_first(batches, [padded_length(lengths[b].max()) for b in batches])
+        return batches_of_like_length(rng.permutation(clips), lengths, self.batch_size, rng)
 
 
 def padded_length(length: int) -> int:
@@ -99,9 +111,8 @@ def padded_length(length: int) -> int:
     return -(-int(length) // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
-def pad_sequences(sequences: list[NDArray[Any]]) -> Batch:
+def pad_sequences(sequences: list[NDArray[Any]], num_steps: int) -> Batch:
     """Stack sequences (T_i, D) into {"embedding": (B, T, D), "mask": (B, T) bool}, right-padded."""
-    num_steps = padded_length(max(len(sequence) for sequence in sequences))
     shape = (len(sequences), num_steps, sequences[0].shape[1])
     embedding = np.zeros(shape, sequences[0].dtype)
     mask = np.zeros(shape[:2], np.bool_)
@@ -136,17 +147,3 @@ def batches_of_like_length(
 
 def _chop(clips: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
     return [clips[i : i + size] for i in range(0, len(clips), size)]
-
-
-def _differing_first(
-    batches: list[NDArray[np.intp]], num_steps: list[int]
-) -> list[NDArray[np.intp]]:
-    """Let the first two batches differ in T, if any do.
-
-    Keras on TensorFlow takes the shape of all batches from the first two: were these alike, it
-    would refuse the first batch of another length.
-    """
-    other = next((i for i, steps in enumerate(num_steps) if steps != num_steps[0]), 1)
-    if other > 1:
-        batches[1], batches[other] = batches[other], batches[1]
-    return batches

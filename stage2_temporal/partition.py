@@ -16,7 +16,7 @@ from stage2_temporal.splits import (
     split_holdout,
     strata,
 )
-from stage2_temporal.targets import LabelledClips
+from stage2_temporal.targets import LabelledClips, Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Partition:
     Attributes:
         split: Clips (indices 0..N-1) of each side.
         group_names: (N,) value of the group column as text; blank without one.
-        groups: (N,) numbers of what belongs together: clips that share a group or a source file.
+        groups: (N,) numbers of what belongs together: clips that share a group, a source file or
+            their content.
         notices: Remarks for the report.
     """
 
@@ -41,8 +42,8 @@ def partition_clips(
 ) -> Partition:
     """Split the clips by column or by groups and strata, and prove that nothing leaks.
 
-    Clips of one group stay on one side, and so do clips cut from one source file, whatever their
-    names: the content's hash tells.
+    Clips of one group stay on one side, and so do clips cut from one source file, or of equal
+    content, whatever their names: hashes of files and embeddings tell.
 
     Raises:
         ValueError: No such column, or no split has all classes on all sides.
@@ -50,9 +51,10 @@ def partition_clips(
     """
     group_names, notices = _group_names(clips, manifest, settings.group)
     sources = store.column("source_hash")[clips.positions]
-    groups = merge_groups(group_names, sources)
-    split = _split(clips, manifest, groups, settings)
     content = store.column("checksum")[clips.positions]
+    groups = merge_groups(group_names, sources, content)
+    split = _split(clips, manifest, groups, settings)
+    _check_train_has_classes(clips.target, split, settings)
     keys = {"content": content}
     if settings.group:
         keys[f"group {settings.group}"] = group_names
@@ -89,6 +91,17 @@ def _split(
         require_all_strata=target.task != "regression",
         stratum_names=target.classes or None,
     )
+
+
+def _check_train_has_classes(target: Target, split: Split, settings: TrainSettings) -> None:
+    """Refuse a split column that leaves a class to validation and test alone."""
+    present = set(target.numbers[split.train].tolist())
+    absent = [name for number, name in enumerate(target.classes) if number not in present]
+    if absent:
+        raise ValueError(
+            f"no training clip has {target.name!r} {absent}, so it cannot be learned; correct the "
+            f"split column {settings.split_column!r}, or leave these clips out"
+        )
 
 
 def _shared_sources(split: Split, sources: NDArray[np.str_]) -> list[str]:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+RUN_FORMAT = "stage2-run"
+
 
 @contextmanager
 def new_run_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
@@ -38,8 +40,16 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(f"{path} exists; choose another run folder, or give --overwrite")
-    if not (path / "settings.json").is_file():
+    if not _is_run_folder(path):
         raise FileExistsError(f"{path} is not a run folder and is not replaced; choose another")
+
+
+def _is_run_folder(path: Path) -> bool:
+    try:
+        settings = json.loads((path / "settings.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and settings.get("format") == RUN_FORMAT
 
 
 def _take_name(partial: Path, path: Path, *, overwrite: bool) -> None:

@@ -93,7 +93,9 @@ def join_targets(
     absent = [i for i in ids if i not in position_of]
     extra = sorted(position_of.keys() - set(ids))
     blank = is_missing(column).to_numpy()
-    blank_ids = [i for i, is_blank in zip(ids, blank, strict=True) if is_blank]
+    blank_ids = [
+        i for i, is_blank in zip(ids, blank, strict=True) if is_blank and i in position_of
+    ]
     left_out = {
         "not in the store": _allow(
             absent,
@@ -138,21 +140,28 @@ def encode_target(
     """Turn a column without blanks into class numbers or values.
 
     `auto` takes two distinct values for binary, texts for multiclass, up to ten distinct whole
-    numbers for multiclass, and other numbers for regression.
+    numbers for multiclass, and other numbers for regression. 1, 1.0 and 01 are one value.
 
     Raises:
         TargetError: One distinct value only, infinite or non-numeric values for regression, names
-            that differ only in case, or more classes than the task has.
+            that differ only in case, more classes than the task has, or a positive class for
+            another task than binary.
     """
     name = str(column.name)
     texts = column.astype("string").str.strip()
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
-    if texts.nunique() < 2:
+    num_values = len(np.unique(numbers)) if np.isfinite(numbers).all() else texts.nunique()
+    if num_values < 2:
         raise TargetError(
             f"column {name!r} has the single value {texts.iloc[0]!r} in {len(texts)} clips; there "
             "is nothing to tell apart"
         )
-    task = _infer_task(texts, numbers) if task == "auto" else task
+    task = _infer_task(num_values, numbers) if task == "auto" else task
+    if positive is not None and task != "binary":
+        raise TargetError(
+            f"a positive class {positive!r} was given, but the task of column {name!r} is {task}; "
+            "leave it out, or use --task binary"
+        )
     if task == "regression":
         return Target(name, task, (), _finite(name, texts, numbers))
     names, classes = _class_names(name, texts, numbers)
@@ -162,11 +171,11 @@ def encode_target(
     return Target(name, task, tuple(classes), np.array([order[n] for n in names], np.int64))
 
 
-def _infer_task(texts: "pd.Series[str]", numbers: NDArray[np.float64]) -> str:
-    if texts.nunique() == 2:
+def _infer_task(num_values: int, numbers: NDArray[np.float64]) -> str:
+    if num_values == 2:
         return "binary"
     whole = np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
-    few = len(np.unique(numbers)) <= _MAX_CLASS_VALUES
+    few = num_values <= _MAX_CLASS_VALUES
     return "multiclass" if np.isnan(numbers).any() or (whole and few) else "regression"
 
 
@@ -179,8 +188,6 @@ def _finite(
             f"column {name!r} holds values that are no finite numbers: {bad[:_NUM_EXAMPLES]}; "
             "correct them, blank them and use --blank-target drop, or choose --task multiclass"
         )
-    if np.ptp(numbers) == 0:
-        raise TargetError(f"column {name!r} is {numbers[0]:g} in every clip; nothing to learn")
     return numbers
 
 
@@ -189,8 +196,9 @@ def _class_names(
 ) -> tuple[list[str], list[str]]:
     """Return each clip's class and the classes in order; 1, 1.0 and 01 are one class."""
     if np.isfinite(numbers).all():
-        values = np.unique(numbers)
-        return [f"{v:g}" for v in numbers], [f"{v:g}" for v in values]
+        values, inverse = np.unique(numbers, return_inverse=True)
+        classes = [str(int(v)) if v.is_integer() else str(v) for v in values.tolist()]
+        return [classes[i] for i in inverse], classes
     folded = texts.groupby(texts.str.casefold()).unique()
     doubled = [list(variants) for variants in folded if len(variants) > 1]
     if doubled:

@@ -18,11 +18,10 @@ from stage2_temporal import balance, metrics
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.partition import Partition, count_sides, partition_clips
 from stage2_temporal.report import write_report
-from stage2_temporal.run_folder import check_free, new_run_folder, write_json
+from stage2_temporal.run_folder import RUN_FORMAT, check_free, new_run_folder, write_json
 from stage2_temporal.splits import split_sha256
 from stage2_temporal.targets import LabelledClips, Target, join_targets
 
-RUN_FORMAT = "stage2-run"
 RUN_FORMAT_VERSION = 1
 CONFIDENCE = 0.95
 _MODELS = ("recurrent", "mean_pool")

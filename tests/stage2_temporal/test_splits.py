@@ -1,0 +1,415 @@
+"""Splits: no leak, every clip once, sizes and class shares near the wish, on real tables too."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from stage2_temporal.splits import (
+    LeakageError,
+    Split,
+    check_no_leakage,
+    merge_groups,
+    split_from_column,
+    split_holdout,
+    split_sha256,
+    strata,
+)
+
+REAL_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def sizes(split: Split) -> dict[str, int]:
+    return {name: len(clips) for name, clips in split.items()}
+
+
+def assert_clips_once_and_groups_whole(split: Split, groups: NDArray[Any]) -> None:
+    clips = np.concatenate([split.train, split.validation, split.test])
+    assert sorted(clips) == list(range(len(groups)))
+    sides = [set(groups[indices]) for _, indices in split.items()]
+    assert all(sides)
+    assert sum(map(len, sides)) == len(set(groups))
+
+
+def real_table(folder: str, target: str, group: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    path = REAL_DATA / folder / "manifest.csv"
+    if not path.exists():
+        pytest.skip(f"the real clips' table {path} is not on this machine")
+    table = pd.read_csv(path)
+    table = table[table[target].notna()]
+    return table[target].to_numpy(), merge_groups(table[group].to_numpy())
+
+
+# merge_groups
+
+
+def test_groups_that_share_any_key_become_one() -> None:
+    patient = np.array(["a", "a", "b", "c", "d"])
+    content = np.array(["1", "2", "2", "3", "4"])  # the same file for patients a and b
+    assert merge_groups(patient, content).tolist() == [0, 0, 0, 1, 2]
+
+
+def test_groups_are_numbered_by_first_appearance() -> None:
+    assert merge_groups(np.array(["z", "b", "z", "a"])).tolist() == [0, 1, 0, 2]
+
+
+@pytest.mark.parametrize("blank", ["", "  ", None, float("nan"), pd.NA])
+def test_blank_values_join_nothing(blank: Any) -> None:
+    keys = np.array([blank, "a", blank, "a"], dtype=object)
+    assert merge_groups(keys).tolist() == [0, 1, 2, 1]
+
+
+def test_the_same_value_in_two_keys_is_not_the_same_thing() -> None:
+    assert merge_groups(np.array(["x", "y"]), np.array(["y", "z"])).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("keys", [(), (np.arange(2), np.arange(3))])
+def test_missing_or_unequal_keys_are_errors(keys: Any) -> None:
+    with pytest.raises(ValueError, match=r"keys have lengths \["):
+        merge_groups(*keys)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=30))
+def test_merging_is_the_transitive_closure(pairs: Any) -> None:
+    first, second = (np.array(column) for column in zip(*pairs, strict=True))
+    number = list(range(len(pairs)))  # brute force: spread the least number until nothing changes
+    for _ in pairs:
+        for a, pair in enumerate(pairs):
+            like = [
+                b for b, other in enumerate(pairs) if pair[0] == other[0] or pair[1] == other[1]
+            ]
+            number[a] = min(number[b] for b in like)
+    merged = merge_groups(first, second)
+    same = np.equal.outer(np.array(number), np.array(number))
+    assert np.array_equal(np.equal.outer(merged, merged), same)
+
+
+# strata
+
+
+def test_classes_are_their_own_strata() -> None:
+    assert strata(np.array([2, 0, 1, 2]), "multiclass").tolist() == [2, 0, 1, 2]
+
+
+def test_regression_strata_are_quantiles() -> None:
+    target = np.random.default_rng(0).exponential(size=1000)
+    bins = strata(target, "regression")
+    assert np.bincount(bins).tolist() == [200] * 5
+    assert target[bins == 0].max() < target[bins == 4].min()
+
+
+@pytest.mark.parametrize(
+    ("target", "num_strata"),
+    [([7.0] * 20, 1), ([0.0] * 14 + [1.0] * 6, 2), ([1.0, 2.0, 3.0], 1), (range(6), 2)],
+)
+def test_regression_has_fewer_strata_where_values_or_clips_are_few(
+    target: Any, num_strata: Any
+) -> None:
+    bins = strata(np.array(target, dtype=float), "regression")
+    assert np.unique(bins).tolist() == list(range(num_strata))
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "num_bins", "message"),
+    [
+        ([1.0, np.nan], "regression", 5, r"target\[1\] = nan"),
+        ([1.0, 2.0], "regression", 0, "num_bins is 0"),
+        ([0.5, 1.0], "binary", 5, r"contains \[0.5\]"),
+        ([0, -1], "multiclass", 5, r"contains \[-1.0\]"),
+        ([0, 1], "segmentation", 5, "unknown task 'segmentation'"),
+    ],
+)
+def test_impossible_strata_are_errors(target: Any, task: Any, num_bins: Any, message: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        strata(np.array(target), task, num_bins)
+
+
+# Split
+
+
+def test_split_names_each_clip() -> None:
+    split = Split(np.array([0, 3]), np.array([2]), np.array([1]))
+    assert split.name_of_clip.tolist() == ["train", "test", "validation", "train"]
+    assert [name for name, _ in split.items()] == list(Split.names)
+    assert sizes(Split.of(split.name_of_clip)) == {"train": 2, "validation": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ([0, 1], [1, 2], r"\[1\] more than once"),
+        ([0, 1], [4], "every clip"),
+        ([1, 0], [2], "not sorted"),
+    ],
+)
+def test_split_that_is_no_partition_is_an_error(train: Any, test: Any, message: Any) -> None:
+    with pytest.raises(ValueError, match=message):
+        Split(np.array(train), np.array([3]), np.array(test))
+
+
+# split_holdout
+
+
+def test_ungrouped_split_has_the_exact_sizes_and_class_counts() -> None:
+    classes = np.repeat([0, 1], [600, 400])
+    split = split_holdout(classes, np.arange(1000), seed=1)
+    assert sizes(split) == {"train": 650, "validation": 150, "test": 200}
+    assert np.bincount(classes[split.test]).tolist() == [120, 80]
+    assert np.bincount(classes[split.validation]).tolist() == [90, 60]
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.3, 0.4), (0.05, 0.02), (0.123, 0.345)])
+def test_unusual_fractions_are_met(validation: Any, test: Any) -> None:
+    classes = np.random.default_rng(0).integers(0, 3, 600)
+    split = split_holdout(
+        classes,
+        np.arange(600) // 2,
+        validation_fraction=validation,
+        test_fraction=test,
+        seed=0,
+    )
+    assert len(split.validation) == pytest.approx(600 * validation, abs=6)
+    assert len(split.test) == pytest.approx(600 * test, abs=6)
+
+
+group_tables = st.lists(  # of each class: the sizes of 3 or more groups of only that class
+    st.lists(st.integers(1, 12), min_size=3, max_size=8), min_size=1, max_size=8
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(group_tables, st.integers(0, 100))
+def test_three_groups_of_a_class_are_always_enough(group_sizes: Any, seed: Any) -> None:
+    classes = np.repeat(np.arange(len(group_sizes)), [sum(s) for s in group_sizes])
+    flat = [size for of_class in group_sizes for size in of_class]
+    groups = np.repeat(np.arange(len(flat)), flat)
+    order = np.random.default_rng(seed).permutation(len(classes))
+    classes, groups = classes[order], groups[order]
+    split = split_holdout(classes, groups, seed=seed)
+    assert_clips_once_and_groups_whole(split, groups)
+    for _, clips in split.items():
+        assert set(classes[clips]) == set(classes)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 1)), min_size=3, max_size=40))
+def test_regression_needs_only_three_groups(rows: Any) -> None:
+    groups = np.array([0, 1, 2] + [group for group, _ in rows[3:]])
+    bins = strata(np.array([value for _, value in rows]), "regression")
+    split = split_holdout(bins, groups, seed=0, require_all_strata=False)
+    assert_clips_once_and_groups_whole(split, groups)
+
+
+def test_groups_of_mixed_classes_are_kept_whole() -> None:
+    rng = np.random.default_rng(3)
+    groups, classes = rng.integers(0, 40, 300), rng.integers(0, 3, 300)
+    split = split_holdout(classes, groups, seed=0)
+    assert_clips_once_and_groups_whole(split, groups)
+    assert len(split.test) / 300 == pytest.approx(0.2, abs=0.02)
+
+
+REAL = [
+    ("drone_infrared", "label", "scene"),
+    ("lung_ultrasound", "label", "patient"),
+    ("lung_ultrasound", "abnormal", "patient"),
+]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("folder", "target", "group"), REAL)
+def test_real_tables_split_near_the_wish(folder: Any, target: Any, group: Any, seed: Any) -> None:
+    labels, groups = real_table(folder, target, group)
+    classes = np.unique(labels, return_inverse=True)[1]
+    split = split_holdout(classes, groups, seed=seed)
+    assert_clips_once_and_groups_whole(split, groups)
+    whole = np.bincount(classes)
+    for name, wanted in (("train", 0.65), ("validation", 0.15), ("test", 0.2)):
+        counts = np.bincount(classes[getattr(split, name)], minlength=len(whole))
+        assert counts.min() > 0
+        assert counts.sum() / whole.sum() == pytest.approx(wanted, abs=0.02)
+        assert np.abs(counts / whole - wanted)[whole >= 20].max() < 0.06
+
+
+def test_real_regression_target_splits_near_the_wish() -> None:
+    target, groups = real_table("drone_infrared", "log2_target_area", "scene")
+    bins = strata(target, "regression")
+    split = split_holdout(bins, groups, seed=0, require_all_strata=False)
+    assert_clips_once_and_groups_whole(split, groups)
+    assert len(split.test) / len(target) == pytest.approx(0.2, abs=0.02)
+    assert np.median(target[split.test]) == pytest.approx(np.median(target), abs=0.75)
+
+
+def test_same_seed_same_split_and_another_seed_another() -> None:
+    classes, groups = np.arange(90) % 3, np.arange(90) // 2
+    first, again, other = (split_holdout(classes, groups, seed=seed) for seed in (4, 4, 5))
+    assert np.array_equal(first.name_of_clip, again.name_of_clip)
+    assert not np.array_equal(first.test, other.test)
+
+
+def test_test_side_does_not_depend_on_the_validation_fraction() -> None:
+    classes, groups = np.arange(90) % 3, np.arange(90) // 2
+    small, large = (
+        split_holdout(classes, groups, seed=0, validation_fraction=f) for f in (0.1, 0.3)
+    )
+    assert np.array_equal(small.test, large.test)
+
+
+def test_each_clip_is_tested_about_as_often_over_seeds() -> None:
+    classes = np.arange(100) % 2
+    tested = Counter(
+        int(clip)
+        for seed in range(100)
+        for clip in split_holdout(classes, np.arange(100), seed=seed).test
+    )
+    assert sum(tested.values()) == 2000
+    assert min(tested.values()) >= 5  # expected 20 each, standard deviation 4
+    assert max(tested.values()) <= 38
+
+
+def test_class_of_two_groups_is_named_with_its_counts() -> None:
+    classes = np.array([0] * 6 + [1] * 5)
+    groups = np.array([0, 1, 2, 3, 4, 5, 6, 6, 6, 7, 7])
+    message = (
+        r"classes \[1\] have fewer than 3 groups.*"
+        r"healthy \(class 0\): 6 clips in 6 groups; covid \(class 1\): 5 clips in 2 groups.*Merge"
+    )
+    with pytest.raises(ValueError, match=message):
+        split_holdout(classes, groups, seed=0, stratum_names=["healthy", "covid"])
+
+
+def test_impossible_mixed_groups_are_an_error_with_counts() -> None:
+    # Each class is in 3 of 7 groups, any two classes share one (the Fano plane): whichever group
+    # is the test side, another class is missing there.
+    lines = [(0, 1, 2), (0, 3, 4), (0, 5, 6), (1, 3, 5), (1, 4, 6), (2, 3, 6), (2, 4, 5)]
+    rows = [(group, stratum) for group, line in enumerate(lines) for stratum in line]
+    groups, classes = (np.array(column) for column in zip(*rows, strict=True))
+    with pytest.raises(ValueError, match=r"no split found.*class 6: 3 clips in 3 groups.*Merge"):
+        split_holdout(classes, groups, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test_fraction": 0}, "test_fraction is 0"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"test_fraction": 0.5, "validation_fraction": 0.5}, "leave nothing to train on"),
+        ({"groups": np.array([0, 1] * 6)}, "2 groups cannot fill"),
+        ({"groups": np.arange(11)}, "groups has 11 values.*12"),
+        ({"stratum_names": ["only"]}, "stratum 1 has no name"),
+    ],
+)
+def test_impossible_wishes_are_errors(options: Any, message: Any) -> None:
+    arguments = {"groups": np.arange(12), "seed": 0, **options}
+    with pytest.raises(ValueError, match=message):
+        split_holdout(np.arange(12) % 2, **arguments)
+
+
+# split_from_column
+
+
+def test_column_is_read_whatever_the_case_and_spelling() -> None:
+    column = np.array(["Train", " val", "TEST ", "valid", "dev", "validation"], dtype=object)
+    split = split_from_column(column)
+    assert split.train.tolist() == [0]
+    assert split.validation.tolist() == [1, 3, 4, 5]
+    assert split.test.tolist() == [2]
+
+
+@pytest.mark.parametrize("wrong", ["holdout", "", None, float("nan")])
+def test_unknown_or_blank_side_is_an_error(wrong: Any) -> None:
+    column = np.array(["train", "val", "test", wrong, wrong], dtype=object)
+    with pytest.raises(ValueError, match=r"2 of 5 values.*row 3: .*expected one of train, val"):
+        split_from_column(column)
+
+
+def test_missing_side_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"'validation': 0, 'test': 1"):
+        split_from_column(np.array(["train", "train", "test"]))
+
+
+# check_no_leakage
+
+
+SPLIT = Split(np.array([0, 1]), np.array([2]), np.array([3, 4]))
+CLIPS = ["a1", "a2", "b1", "c1", "c2"]
+
+
+def test_clean_split_passes() -> None:
+    check_no_leakage(SPLIT, {"group patient": np.array(["a", "a", "b", "c", "c"])}, CLIPS)
+
+
+def test_blank_values_are_no_leak() -> None:
+    check_no_leakage(SPLIT, {"content": np.array(["", None, "", "x", "y"], dtype=object)}, CLIPS)
+
+
+def test_leak_is_named_with_value_clips_and_sides() -> None:
+    patient = np.array(["a", "a", "b", "a", "c"])
+    content = np.array([1, 2, 2, 3, 4])
+    with pytest.raises(LeakageError) as caught:
+        check_no_leakage(SPLIT, {"group patient": patient, "content": content}, CLIPS)
+    text = str(caught.value)
+    assert "group patient: 1 of 3 values are on two sides" in text
+    assert "a: a1 in train, a2 in train, c1 in test" in text
+    assert "content: 1 of 4 values" in text
+    assert "2: a2 in train, b1 in validation" in text
+
+
+def test_at_most_five_leaks_are_shown() -> None:
+    groups = np.arange(20) % 10
+    split = Split(np.arange(10), np.array([], dtype=np.intp), np.arange(10, 20))
+    with pytest.raises(LeakageError) as caught:
+        check_no_leakage(split, {"patient": groups}, [f"clip{i}" for i in range(20)])
+    assert "10 of 10 values" in str(caught.value)
+    assert str(caught.value).count(" in test") == 5
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=15))
+def test_leak_is_found_exactly_when_there_is_one(rows: Any) -> None:
+    key, side = (np.array(column) for column in zip(*rows, strict=True))
+    split = Split.of(np.array(Split.names)[side])
+    leaks = len(set(rows)) > len({value for value, _ in rows})
+    if leaks:
+        with pytest.raises(LeakageError):
+            check_no_leakage(split, {"key": key}, list(map(str, range(len(rows)))))
+    else:
+        check_no_leakage(split, {"key": key}, list(map(str, range(len(rows)))))
+
+
+def test_key_of_another_length_is_an_error() -> None:
+    with pytest.raises(ValueError, match="patient has 2 values: expected one a clip, 5"):
+        check_no_leakage(SPLIT, {"patient": np.array([1, 2])}, CLIPS)
+
+
+# split_sha256
+
+
+def test_hash_does_not_depend_on_the_row_order() -> None:
+    order = [4, 2, 0, 3, 1]
+    shuffled = Split.of(SPLIT.name_of_clip[order])
+    assert split_sha256(CLIPS, SPLIT) == split_sha256([CLIPS[i] for i in order], shuffled)
+
+
+def test_hash_changes_with_the_side_of_a_clip() -> None:
+    other = Split(np.array([0, 2]), np.array([1]), np.array([3, 4]))
+    assert split_sha256(CLIPS, SPLIT) != split_sha256(CLIPS, other)
+
+
+def test_hash_is_that_of_the_sorted_json_pairs() -> None:
+    split = Split(np.array([1]), np.array([0]), np.array([2]))
+    text = json.dumps([["a", "train"], ["b", "validation"], ["c", "test"]])
+    assert split_sha256(["b", "a", "c"], split) == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_repeated_clip_ids_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"repeat: \['a'\]"):
+        split_sha256(["a", "a", "b"], Split(np.array([0]), np.array([1]), np.array([2])))
