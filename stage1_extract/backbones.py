@@ -5,8 +5,9 @@ import hashlib
 import importlib
 import inspect
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,9 @@ def _explained(backbone: str, weights: str) -> Iterator[None]:
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_STALL_SECONDS)
     try:
-        yield
+        # Keras tells of downloads on stdout, which belongs to the results.
+        with redirect_stdout(sys.stderr):
+            yield
     except Exception as error:
         if weights == "imagenet" and _is_network_error(error):
             raise WeightsError(_download_help(backbone, error)) from error

@@ -29,7 +29,8 @@ PARTIAL_SUFFIX = ".partial"
 EMBEDDING_DTYPES = ("float16", "float32")
 _PAGE_BYTES = 4096
 _STALE_SECONDS = 3600
-_ID_COLUMNS = ("video_id", "view", "start", "length")
+_ID_COLUMNS = {"video_id": "S", "view": "u", "start": "i", "length": "i"}
+"""Columns that opening reads, and numpy's kind of each."""
 
 
 class StoreError(ValueError):
@@ -283,7 +284,7 @@ class EmbeddingStore:
 
     def _index_sequences(self) -> None:
         """Sort all sequences; of copies that a broken-off compaction left, keep the first."""
-        ids = np.concatenate([_decode(s.columns["video_id"]) for s in self._shards])
+        ids = np.concatenate([_decode(s.path, s.columns["video_id"]) for s in self._shards])
         views = np.concatenate([s.columns["view"] for s in self._shards])
         sizes = [len(s.columns["view"]) for s in self._shards]
         shard = np.repeat(np.arange(len(self._shards)), sizes)
@@ -410,7 +411,10 @@ def _open_shard(path: Path) -> _Shard:
     try:
         with h5py.File(path, "r") as file:
             return _checked_shard(path, file)
-    except (OSError, KeyError) as error:
+    except StoreError:
+        raise
+    # Damage shows as any of these in h5py; broken JSON and UTF-8 are ValueErrors.
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise StoreError(
             f"{path} cannot be read as a shard ({error}): it is cut short, damaged or not a store; "
             "move it away and run `stage1-extract run` again to embed its videos anew"
@@ -422,6 +426,7 @@ def _checked_shard(path: Path, file: Any) -> _Shard:
     embedding = file["frames"]["embedding"]
     columns = {name: file["sequences"][name][:] for name in _ID_COLUMNS}
     _check_embedding(path, embedding)
+    _check_columns(path, file["sequences"], columns)
     _check_ranges(path, columns, len(embedding))
     for name in ("time_seconds", "source_index"):
         if file["frames"][name].shape != (len(embedding),):
@@ -468,6 +473,15 @@ def _check_embedding(path: Path, embedding: Any) -> None:
         raise _damaged(path, f"its embeddings end at byte {end}, the file at {path.stat().st_size}")
 
 
+def _check_columns(path: Path, group: Any, columns: Mapping[str, NDArray[Any]]) -> None:
+    for name, values in columns.items():
+        if values.dtype.kind != _ID_COLUMNS[name]:
+            raise _damaged(path, f"/sequences/{name} is {values.dtype}")
+    for name in ("checksum", *(field.name for field in dataclasses.fields(SourceFacts))):
+        if group[name].shape != columns["start"].shape:
+            raise _damaged(path, f"/sequences/{name} has shape {group[name].shape}")
+
+
 def _check_ranges(path: Path, columns: Mapping[str, NDArray[Any]], num_frames: int) -> None:
     start, length = columns["start"], columns["length"]
     if len({column.shape for column in columns.values()}) != 1 or start.ndim != 1 or not len(start):
@@ -476,7 +490,8 @@ def _check_ranges(path: Path, columns: Mapping[str, NDArray[Any]], num_frames: i
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
         raise _damaged(
-            path, f"sequence {i} claims rows {start[i]} to {start[i] + length[i]} of {num_frames}"
+            path,
+            f"sequence {i} claims {length[i]} rows from row {start[i]} on, of {num_frames}",
         )
 
 
@@ -516,8 +531,11 @@ def _read_column(path: Path, name: str) -> NDArray[Any]:
         if name not in file["sequences"]:
             raise KeyError(f"{path} has no column {name!r}; it has {sorted(file['sequences'])}")
         values: NDArray[Any] = file["sequences"][name][:]
-    return _decode(values) if values.dtype.kind == "S" else values
+    return _decode(path, values) if values.dtype.kind == "S" else values
 
 
-def _decode(values: NDArray[Any]) -> NDArray[np.str_]:
-    return np.char.decode(values, "utf-8")
+def _decode(path: Path, values: NDArray[Any]) -> NDArray[np.str_]:
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, f"it holds text that is not UTF-8 ({error})") from error

@@ -82,11 +82,12 @@ def verify_store(path: Path) -> VerifyResult:
     for shard_path in shard_paths(path):
         try:
             shard = EmbeddingStore(shard_path)
-        except StoreError as error:
+            changed = list(_changed_sequences(shard))
+        except (StoreError, OSError) as error:
             bad_shards.append(str(error))
             continue
         num_sequences += shard.num_sequences
-        bad_sequences += _changed_sequences(shard)
+        bad_sequences += changed
     if not bad_shards:
         EmbeddingStore(path)  # do the shards belong together?
     return VerifyResult(num_sequences, tuple(bad_shards), tuple(bad_sequences))

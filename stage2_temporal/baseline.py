@@ -14,13 +14,13 @@ from stage1_extract.store import EmbeddingStore
 _PENALTIES = tuple(10.0**k for k in range(-3, 5))
 
 
-def mean_embeddings(store: EmbeddingStore, positions: NDArray[np.intp]) -> NDArray[np.float32]:
+def mean_embeddings(store: EmbeddingStore, positions: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the average embedding (N, D) of each sequence."""
-    return np.stack([store.read(int(i)).mean(axis=0, dtype=np.float32) for i in positions])
+    return np.stack([store.read(int(i)).mean(axis=0, dtype=np.float64) for i in positions])
 
 
 def mean_pool_predictions(
-    features: NDArray[np.float32],
+    features: NDArray[np.float64],
     target: NDArray[Any],
     task: str,
     *,
@@ -52,7 +52,7 @@ def mean_pool_predictions(
 
 
 def _fit_predict(
-    features: NDArray[np.float32],
+    features: NDArray[np.float64],
     target: NDArray[Any],
     task: str,
     train: NDArray[np.intp],

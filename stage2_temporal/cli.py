@@ -11,7 +11,7 @@ from stage1_extract.command import EXIT_DONE, CommandEntry, run_command
 from stage2_temporal.config import TrainSettings
 
 if TYPE_CHECKING:
-    from stage2_temporal.metrics import Score
+    from stage2_temporal.bootstrap import Score
     from stage2_temporal.train import TrainResult
 
 StorePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]

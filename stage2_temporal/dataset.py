@@ -27,7 +27,8 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
     second batch 8 more, if it were as in the first, but clips differ).
 
     With a seed the order is new each epoch, and a function of (seed, epoch) alone: the number of
-    workers does not matter. Without one the order is that of `positions`.
+    workers does not matter. Without one the order is that of `positions`. Call `fit` with
+    shuffle=False: by default Keras shuffles the batches again, by Python's global generator.
 
     Args:
         store: The embeddings.

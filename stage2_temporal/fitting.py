@@ -111,6 +111,7 @@ def fit_recurrent(
             keras.callbacks.TerminateOnNaN(),
             progress,
         ],
+        shuffle=False,
         verbose=0,
     ).history
     table = pd.DataFrame({"epoch": np.arange(1, len(history["loss"]) + 1), **history})

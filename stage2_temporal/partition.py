@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from stage1_extract.manifest import Manifest, is_missing
 from stage1_extract.store import EmbeddingStore
 from stage2_temporal.config import TrainSettings
+from stage2_temporal.leakage import check_no_leakage, merge_groups
 from stage2_temporal.splits import (
     Split,
-    check_no_leakage,
-    merge_groups,
     split_from_column,
     split_holdout,
     strata,

@@ -43,7 +43,9 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class LabelledClips:
-    """Clips with a sequence in the store and a target, in the manifest's order.
+    """Clips with a sequence in the store and a target, sorted by video_id.
+
+    Sorted, so that the order of the manifest's rows changes no split and no result.
 
     Attributes:
         rows: (N,) rows of the manifest.
@@ -93,9 +95,7 @@ def join_targets(
     absent = [i for i in ids if i not in position_of]
     extra = sorted(position_of.keys() - set(ids))
     blank = is_missing(column).to_numpy()
-    blank_ids = [
-        i for i, is_blank in zip(ids, blank, strict=True) if is_blank and i in position_of
-    ]
+    blank_ids = [i for i, is_blank in zip(ids, blank, strict=True) if is_blank and i in position_of]
     left_out = {
         "not in the store": _allow(
             absent,
@@ -117,6 +117,7 @@ def join_targets(
         ),
     }
     used = [row for row, i in enumerate(ids) if i in position_of and not blank[row]]
+    used.sort(key=ids.__getitem__)
     if not used:
         raise TargetError(f"no clip of {manifest.path} has both a sequence and a {target!r}")
     return LabelledClips(
@@ -182,11 +183,13 @@ def _infer_task(num_values: int, numbers: NDArray[np.float64]) -> str:
 def _finite(
     name: str, texts: "pd.Series[str]", numbers: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    bad = texts[~np.isfinite(numbers)].unique().tolist()
+    in_range = np.abs(numbers) <= np.finfo(np.float32).max  # a model's output is float32
+    bad = texts[~in_range].unique().tolist()
     if bad:
         raise TargetError(
-            f"column {name!r} holds values that are no finite numbers: {bad[:_NUM_EXAMPLES]}; "
-            "correct them, blank them and use --blank-target drop, or choose --task multiclass"
+            f"column {name!r} holds values that are no finite float32 numbers: "
+            f"{bad[:_NUM_EXAMPLES]}; correct them, blank them and use --blank-target drop, "
+            "or choose --task multiclass"
         )
     return numbers
 

@@ -15,6 +15,7 @@ from stage1_extract.keras_setup import load_keras, software_versions
 from stage1_extract.manifest import Manifest, read_manifest
 from stage1_extract.store import EmbeddingStore
 from stage2_temporal import balance, metrics
+from stage2_temporal.bootstrap import Score, bootstrap
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.partition import Partition, count_sides, partition_clips
 from stage2_temporal.report import write_report
@@ -27,7 +28,7 @@ CONFIDENCE = 0.95
 _MODELS = ("recurrent", "mean_pool")
 
 Predictions = dict[str, NDArray[np.float64]]
-Scores = dict[str, dict[str, dict[str, metrics.Score]]]
+Scores = dict[str, dict[str, dict[str, Score]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +162,7 @@ def _baseline(data: _Data) -> NDArray[np.float64]:
 def _all_scores(data: _Data, predictions: Predictions, settings: TrainSettings) -> Scores:
     return {
         side: {
-            model: metrics.bootstrap(
+            model: bootstrap(
                 data.target.task,
                 data.target.numbers[clips],
                 predictions[model][clips],
