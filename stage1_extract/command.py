@@ -129,7 +129,7 @@ def _setting_names(kind: type[Any]) -> "list[str]":
     for field in dataclasses.fields(kind):
         if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
             names += _setting_names(field.type)
-        elif field.default is not dataclasses.MISSING:
+        elif tyro.conf.Positional not in getattr(field.type, "__metadata__", ()):
             names.append(field.name)
     return names
 

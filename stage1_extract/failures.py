@@ -38,12 +38,12 @@ def read_failures(store_folder: Path) -> dict[str, Failure]:
     path = store_folder / FILE_NAME
     if not path.exists():
         return {}
-    lines = path.read_text("utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")  # bytes: the cut may lie within a character
     failures = {}
     for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is incomplete
         try:
             failure = Failure(**json.loads(line))
-        except (json.JSONDecodeError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
             raise ValueError(
                 f"{path} line {number} is not a failure record: {line[:80]!r}; remove the line, or "
                 "the file to try all its videos again"

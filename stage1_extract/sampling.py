@@ -5,6 +5,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+# A frame stamped late or early by the rounding of a container's clock (whole milliseconds in
+# Matroska and FLV), or of k / fps, still counts as on time.
+_SLACK_SECONDS = 0.51e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -31,9 +35,9 @@ def parse_sampling(text: str) -> Sampling:
     Raises:
         ValueError: Another text, or a number out of range.
     """
-    kind, _, number = text.partition(":")
-    if kind == "all" and not number:
+    if text == "all":
         return Sampling("all", 1)
+    kind, _, number = text.partition(":")
     parse = {"uniform": int, "stride": int, "fps": float}.get(kind)
     try:
         if parse is not None and 0 < parse(number) < float("inf"):
@@ -67,9 +71,9 @@ def choose_frames(
     """
     first, last = 0, len(times)
     if start_seconds is not None:
-        first = int(np.searchsorted(times, start_seconds, side="left"))
+        first = int(np.searchsorted(times, start_seconds - _SLACK_SECONDS, side="left"))
     if end_seconds is not None:
-        last = int(np.searchsorted(times, end_seconds, side="left"))
+        last = int(np.searchsorted(times, end_seconds - _SLACK_SECONDS, side="left"))
     num_frames = last - first
     if num_frames <= 0:
         return np.empty(0, np.int64)
@@ -93,8 +97,7 @@ def spread_evenly(num_frames: int, num_wanted: int) -> NDArray[np.int64]:
 
 def at_rate(times: NDArray[np.float64], fps: float) -> NDArray[np.int64]:
     """Return the frames on screen at each 1/fps seconds from the first frame's time on."""
-    num_moments = int(np.floor((times[-1] - times[0]) * fps + 1e-6)) + 1
+    num_moments = int(np.floor((times[-1] - times[0] + _SLACK_SECONDS) * fps)) + 1
     moments = times[0] + np.arange(num_moments) / fps
-    # A quarter of a tick's slack: a frame stamped a rounding error late still counts as on time.
-    shown = np.searchsorted(times, moments + 0.25e-3, side="right") - 1
+    shown = np.searchsorted(times, moments + _SLACK_SECONDS, side="right") - 1
     return np.unique(shown).astype(np.int64)

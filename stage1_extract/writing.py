@@ -1,5 +1,6 @@
 """Collecting embeddings, clip by clip, into shards; memory does not grow with their length."""
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -167,6 +168,7 @@ class ShardWriter:
         self, video_id: str, view: int, sequence: SequenceBuffer, facts: store.SourceFacts
     ) -> None:
         """Take a finished sequence; writes the shard when that fills it."""
+        self._spool.seek(0, os.SEEK_END)  # a flush that failed has left it somewhere else
         for block in sequence.blocks(self._row_bytes):
             self._spool.write(block)
         self._records.append(

@@ -1,6 +1,6 @@
 """Per-epoch draws of training clips that even out classes, or the values of a continuous target."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.intp]
+Draw = Callable[[np.random.Generator], Indices]
+"""Draws the clips of one epoch, as indices into the training clips."""
 
 
 @dataclass(frozen=True)

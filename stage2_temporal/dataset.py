@@ -1,6 +1,5 @@
 """Batches of padded sequences from the store, as a Keras PyDataset."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,12 +7,12 @@ from numpy.typing import NDArray
 
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.store import EmbeddingStore
+from stage2_temporal.balance import Draw
 
 keras = load_keras()
 _PyDataset: Any = keras.utils.PyDataset
 
 Batch = dict[str, NDArray[Any]]
-Draw = Callable[[np.random.Generator], NDArray[np.intp]]
 PAD_MULTIPLE = 8
 _SORTED_BATCHES = 16
 
@@ -65,7 +64,7 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         self.seed = seed
         self.draw = draw
         self.epoch = 0
-        self._num_steps = np.array([padded_length(n) for n in store.lengths[positions]])
+        self._num_steps = padded_length(store.lengths[positions])
         self._plan = self._planned_batches()
 
     def __len__(self) -> int:
@@ -107,9 +106,9 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         return batches_of_like_length(rng.permutation(clips), lengths, self.batch_size, rng)
 
 
-def padded_length(length: int) -> int:
-    """Return a length rounded up to a multiple of 8."""
-    return -(-int(length) // PAD_MULTIPLE) * PAD_MULTIPLE
+def padded_length(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return lengths rounded up to multiples of 8."""
+    return -(-lengths // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
 def pad_sequences(sequences: list[NDArray[Any]], num_steps: int) -> Batch:

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.store import EmbeddingStore
-from stage2_temporal.balance import oversample, uniformize
+from stage2_temporal.balance import Draw, oversample, uniformize
 from stage2_temporal.config import TrainSettings
-from stage2_temporal.dataset import Draw, EmbeddingSequence
+from stage2_temporal.dataset import EmbeddingSequence
 from stage2_temporal.models import build_model, feature_statistics, in_target_units
 from stage2_temporal.splits import Split
 from stage2_temporal.targets import Target

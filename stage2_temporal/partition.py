@@ -1,11 +1,12 @@
 """Which labelled clips train, validate and test, and which belong together."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_extract.manifest import Manifest, is_missing
+from stage1_extract.manifest import Manifest, is_missing, read_manifest
 from stage1_extract.store import EmbeddingStore
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.leakage import check_no_leakage, merge_groups
@@ -15,7 +16,7 @@ from stage2_temporal.splits import (
     split_holdout,
     strata,
 )
-from stage2_temporal.targets import LabelledClips, Target
+from stage2_temporal.targets import LabelledClips, Target, join_targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,3 +121,41 @@ def count_sides(partition: Partition) -> dict[str, dict[str, int]]:
         name: {"clips": len(side), "groups": len(np.unique(partition.groups[side]))}
         for name, side in partition.split.items()
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """Everything that is known before training."""
+
+    store: EmbeddingStore
+    manifest: Manifest
+    clips: LabelledClips
+    partition: Partition
+
+    @property
+    def target(self) -> Target:
+        """What is to be predicted."""
+        return self.clips.target
+
+
+def load_data(
+    store: EmbeddingStore | Path | str, manifest: Manifest | Path | str, settings: TrainSettings
+) -> TrainingData:
+    """Read store and manifest, join and split them.
+
+    Raises:
+        ValueError: They cannot be read, do not match, or cannot be split without a leak.
+    """
+    store = store if isinstance(store, EmbeddingStore) else EmbeddingStore(store)
+    if not isinstance(manifest, Manifest):
+        manifest = read_manifest(Path(manifest), files_must_exist=False)
+    clips = join_targets(
+        store,
+        manifest,
+        settings.target,
+        task=settings.task,
+        positive=settings.positive,
+        unmatched=settings.unmatched,
+        blank_target=settings.blank_target,
+    )
+    return TrainingData(store, manifest, clips, partition_clips(clips, manifest, store, settings))

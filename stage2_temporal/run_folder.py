@@ -19,6 +19,7 @@ def new_run_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises:
         FileExistsError: `path` exists and may not be replaced; nothing is touched.
     """
+    path = path.resolve()  # "." and links get the name of the folder they mean
     check_free(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -1,0 +1,170 @@
+"""Partition: what belongs together stays together, and a leak is an error."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stage1_extract.manifest import ManifestError, read_manifest
+from stage2_temporal.config import TrainSettings
+from stage2_temporal.leakage import LeakageError
+from stage2_temporal.partition import Partition, count_sides, partition_clips
+from stage2_temporal.targets import join_targets
+from tests.stage2_temporal.synthetic import planted, write_manifest, write_store
+
+SIDES = ["train", "train", "val", "val", "test", "test"]
+
+
+def partition(
+    folder: Path,
+    *,
+    sequences: Mapping[str, NDArray[Any]] | None = None,
+    sources: Mapping[str, str] | None = None,
+    num_clips: int = 24,
+    columns: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Partition:
+    """Partition clips whose label alternates."""
+    sequences = sequences or planted([2] * num_clips)
+    store = write_store(folder / "store", sequences, sources=sources)
+    labels = [("sick", "well")[i % 2] for i in range(len(sequences))]
+    path = write_manifest(
+        folder / "m.csv", list(sequences), **{"label": labels, **dict(columns or {})}
+    )
+    manifest = read_manifest(path, files_must_exist=False)
+    chosen = TrainSettings("label", **settings)
+    clips = join_targets(store, manifest, "label")
+    return partition_clips(clips, manifest, store, chosen)
+
+
+def assert_whole(found: Partition, key: list[Any]) -> None:
+    sides: dict[Any, set[str]] = {}
+    for value, side in zip(key, found.split.name_of_clip, strict=True):
+        sides.setdefault(value, set()).add(str(side))
+    assert all(len(names) == 1 for names in sides.values())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_stay_whole(tmp_path: Path, seed: int) -> None:
+    patient = [f"p{i // 3}" for i in range(24)]
+    found = partition(tmp_path, columns={"patient": patient}, group="patient", seed=seed)
+    assert_whole(found, patient)
+    assert found.group_names.tolist() == patient
+    assert found.notices == ()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_clips_of_one_file_stay_together(tmp_path: Path, seed: int) -> None:
+    sources = {f"v{i:03d}": f"recording{i // 3}" for i in range(24)}
+    found = partition(tmp_path, sources=sources, seed=seed)
+    assert_whole(found, list(sources.values()))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equal_content_under_two_ids_stays_together(tmp_path: Path, seed: int) -> None:
+    """A copy in another container has another file hash, but the same embeddings."""
+    originals = list(planted([2] * 12).values())
+    copies = {f"copy{i:03d}": originals[i // 2] for i in range(24)}
+    found = partition(tmp_path, sequences=copies, seed=seed)
+    assert_whole(found, [i // 2 for i in range(24)])
+
+
+def test_group_and_file_join_in_a_chain(tmp_path: Path) -> None:
+    """Patient p0 has v000 and v001, the file of v001 holds v002 as well: all are one group."""
+    columns = {"patient": ["p0", "p0", *(f"p{i}" for i in range(2, 24))]}
+    sources = {"v001": "shared", "v002": "shared"}
+    found = partition(tmp_path, columns=columns, sources=sources, group="patient")
+    assert len(set(found.groups[:3])) == 1
+    assert len(set(found.groups)) == 22
+
+
+def test_one_seed_gives_one_split_and_another_another(tmp_path: Path) -> None:
+    splits = [
+        partition(tmp_path / str(i), seed=seed).split.name_of_clip.tolist()
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    assert splits[0] == splits[1] != splits[2]
+
+
+def test_blank_groups_stand_alone_and_are_noticed(tmp_path: Path) -> None:
+    patient = ["p0", "p0", "", " ", "NA", *(f"p{i}" for i in range(5, 24))]
+    found = partition(tmp_path, columns={"patient": patient}, group="patient")
+    assert found.notices == ("3 clips have no patient; each was taken for a group of its own",)
+    assert found.group_names[:5].tolist() == ["p0", "p0", "", "", ""]
+    assert len(set(found.groups)) == 23
+
+
+def test_split_column_is_followed(tmp_path: Path) -> None:
+    found = partition(tmp_path, num_clips=6, columns={"side": SIDES}, split_column="side")
+    assert found.split.train.tolist() == [0, 1]
+    assert found.split.validation.tolist() == [2, 3]
+    assert found.split.test.tolist() == [4, 5]
+    assert count_sides(found)["validation"] == {"clips": 2, "groups": 2}
+
+
+def test_split_column_with_one_group_on_two_sides_is_a_leak(tmp_path: Path) -> None:
+    columns = {"side": SIDES, "patient": ["p0", "p1", "p2", "p3", "p1", "p5"]}
+    with pytest.raises(LeakageError, match=r"(?s)group patient: 1 of 5 .*p1: v001 .* v004 in test"):
+        partition(tmp_path, num_clips=6, columns=columns, split_column="side", group="patient")
+
+
+def test_split_column_with_equal_content_on_two_sides_is_a_leak(tmp_path: Path) -> None:
+    sequences = planted([2] * 6)
+    sequences["v005"] = sequences["v000"]
+    with pytest.raises(LeakageError, match=r"(?s)content: .*v000 in train, v005 in test"):
+        partition(tmp_path, sequences=sequences, columns={"side": SIDES}, split_column="side")
+
+
+def test_split_column_with_one_file_on_two_sides_is_noticed(tmp_path: Path) -> None:
+    sources = {"v000": "long", "v004": "long"}
+    found = partition(
+        tmp_path, num_clips=6, sources=sources, columns={"side": SIDES}, split_column="side"
+    )
+    assert [n.startswith("1 source files have clips on two sides") for n in found.notices] == [True]
+
+
+def test_split_column_that_leaves_a_class_out_of_training_is_an_error(tmp_path: Path) -> None:
+    columns = {"side": SIDES, "label": ["a", "b", "a", "b", "a", "c"]}
+    with pytest.raises(ValueError, match=r"no training clip has 'label' \['c'\].*'side'"):
+        partition(tmp_path, num_clips=6, columns=columns, split_column="side")
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [
+        (["train"] * 4 + ["test"] * 2, "'validation': 0"),
+        ([*SIDES[:5], ""], "blank or unknown"),
+        ([*SIDES[:5], "holdout"], "'holdout'"),
+    ],
+)
+def test_split_column_must_name_three_sides(tmp_path: Path, side: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        partition(tmp_path, num_clips=6, columns={"side": side}, split_column="side")
+
+
+@pytest.mark.parametrize("option", ["group", "split_column"])
+def test_unknown_column_is_an_error(tmp_path: Path, option: str) -> None:
+    wrong: dict[str, Any] = {option: "patent"}
+    with pytest.raises(ManifestError, match="no column 'patent'"):
+        partition(tmp_path, **wrong)
+
+
+def test_too_few_groups_are_an_error(tmp_path: Path) -> None:
+    columns = {"patient": ["p0", "p1"] * 12}
+    with pytest.raises(ValueError, match="2 groups cannot fill train, validation and test"):
+        partition(tmp_path, columns=columns, group="patient")
+
+
+def test_class_of_one_group_is_an_error(tmp_path: Path) -> None:
+    columns = {"patient": [f"p{i if i % 2 else 0}" for i in range(24)]}
+    with pytest.raises(ValueError, match=r"sick \(class 0\): 12 clips in 1 groups"):
+        partition(tmp_path, columns=columns, group="patient")
+
+
+def test_every_side_has_every_class(tmp_path: Path) -> None:
+    labels = np.array(["a"] * 20 + ["b"] * 4)
+    found = partition(tmp_path, columns={"label": labels})
+    assert all(set(labels[side]) == {"a", "b"} for _, side in found.split.items())
