@@ -16,7 +16,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := data/demo
 DEMO_EXTRACT := --backbone MobileNetV2 --alpha 0.35 --input-size 96 --sampling all --dtype float32
-DEMO_TRAIN := --target motion --group digit_image --balance oversample
+DEMO_TRAIN := --group digit_image --overwrite
 
 NEEDS_extract := MANIFEST STORE
 NEEDS_train := MANIFEST STORE RUN TARGET

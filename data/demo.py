@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from stage1_extract.quiet import silenced_stderr
+
 FRAME_SIZE = 96  # pixels, width and height
 FPS = 12.0
 NUM_FRAMES_RANGE = (20, 28)
@@ -45,7 +47,7 @@ class Clip:
 
 
 def write_demo(folder: Path, *, num_clips: int = 320, seed: int = 0) -> Path:
-    """Write ``folder/videos/*.avi`` and, after the last of them, ``folder/manifest.csv``.
+    """Write ``folder/videos/*.mp4`` and, after the last of them, ``folder/manifest.csv``.
 
     The manifest marks a finished folder: where it says already what it should and all its videos
     are there, nothing is written.
@@ -96,7 +98,7 @@ def plan_clips(num_clips: int, *, seed: int) -> list[Clip]:
     order = rng.permutation(num_clips)
     return [
         Clip(
-            path=f"videos/clip_{index:04d}.avi",
+            path=f"videos/clip_{index:04d}.mp4",
             motion=str(motions[dealt]),
             speed=round(float(cycles[index] * FPS / num_frames[index]), 6),
             digit_image=int(images[dealt % num_images]),
@@ -177,7 +179,7 @@ def _draw_ball(
 
 
 def write_video(path: Path, frames: list[Image]) -> None:
-    """Encode frames as Motion JPEG at ``FPS``, under a temporary name first.
+    """Encode frames as Motion JPEG in an MP4 file at ``FPS``, under a temporary name first.
 
     A codec that predicts frames from earlier ones, such as MPEG-4, would give the label away: what
     is left of the last frame shows, in a single frame, where the motion came from.
@@ -185,10 +187,11 @@ def write_video(path: Path, frames: list[Image]) -> None:
     Raises:
         OSError: if the place cannot be written.
     """
-    partial = path.with_name(f"{path.stem}.partial.avi")
+    partial = path.with_name(f"{path.stem}.partial.mp4")
     fourcc = cv2.VideoWriter.fourcc(*"MJPG")
     frame_size = (FRAME_SIZE, FRAME_SIZE)
-    writer = cv2.VideoWriter(str(partial), cv2.CAP_OPENCV_MJPEG, fourcc, FPS, frame_size)
+    with silenced_stderr():  # OpenCV remarks that it has to choose the stream's tag itself
+        writer = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, fourcc, FPS, frame_size)
     if not writer.isOpened():
         raise OSError(f"OpenCV could not write a Motion JPEG video to {partial}")
     for frame in frames:

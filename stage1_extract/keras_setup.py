@@ -3,10 +3,9 @@
 import importlib
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
+
+from stage1_extract.quiet import silenced_stderr
 
 BACKENDS = ("tensorflow", "jax", "torch")
 _PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -30,7 +29,7 @@ def load_keras(backend: str | None = None) -> ModuleType:
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = wanted
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with _silent_startup():
+        with silenced_stderr():
             _import_backend(wanted)
     keras = importlib.import_module("keras")
     if keras.backend.backend() != wanted:
@@ -68,21 +67,3 @@ def _import_backend(backend: str) -> None:
             else "TensorFlow is not installed: pip install tensorflow"
         ) from error
     importlib.import_module("keras")
-
-
-@contextmanager
-def _silent_startup() -> Iterator[None]:
-    """Hold back what C++ libraries print while they load; show it only if loading fails."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(terminal, held.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)

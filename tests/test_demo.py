@@ -133,9 +133,9 @@ def test_the_share_of_growing_steps_tells_the_class(clips: Clips) -> None:
 def test_a_frame_keeps_no_trace_of_the_frame_before_it(tmp_path: Path) -> None:
     small, large, same = (np.full((96, 96, 3), 40, dtype=np.uint8) for _ in range(3))
     small[40:50, 40:50], large[10:90, 10:90], same[30:60, 30:60] = 220, 220, 220
-    demo.write_video(tmp_path / "grows.avi", [small, same])
-    demo.write_video(tmp_path / "shrinks.avi", [large, same])
-    grown, shrunk = (_frames(tmp_path / name)[1] for name in ("grows.avi", "shrinks.avi"))
+    demo.write_video(tmp_path / "grows.mp4", [small, same])
+    demo.write_video(tmp_path / "shrinks.mp4", [large, same])
+    grown, shrunk = (_frames(tmp_path / name)[1] for name in ("grows.mp4", "shrinks.mp4"))
     np.testing.assert_array_equal(grown, shrunk)
 
 
