@@ -70,10 +70,11 @@ def summary(result: "TrainResult") -> str:
         for name, counts in result.sides.items()
     )
     test = result.scores["test"]
-    rows = [("test score", "recurrent", "mean-pool baseline")]
+    rows: list[tuple[str, ...]] = [("test score", "recurrent", "mean-pool baseline", "difference")]
     for name, score in test["recurrent"].items():
-        rows.append((name, _interval(score), _interval(test["mean_pool"][name])))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        others = (test[column][name] for column in ("mean_pool", "difference"))
+        rows.append((name, _interval(score), *map(_interval, others)))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
     table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(
         [

@@ -24,7 +24,7 @@ RUN_FORMAT_VERSION = 1
 CONFIDENCE = 0.95
 
 Scores = dict[str, dict[str, dict[str, Score]]]
-"""By side (validation, test), model (recurrent, mean_pool) and name of the score."""
+"""By side (validation, test), model (recurrent, mean_pool, difference) and name of the score."""
 
 
 def metrics_document(data: TrainingData, scores: Scores, settings: TrainSettings) -> dict[str, Any]:

@@ -80,24 +80,23 @@ def display_name(name: str) -> str:
 
 
 def verdict(metrics: Json) -> str:
-    """Say in one sentence whether the order of frames helped, from the test intervals."""
-    model, baseline = (_interval(metrics, who) for who in MODELS)
-    if model is None or baseline is None:
+    """Say in one sentence whether the order of frames helped, from the paired difference."""
+    found = _interval(metrics, "difference")
+    if found is None:
         return "Undecided: the test score or its interval is undefined for at least one model."
-    if model[1] <= baseline[2] and baseline[1] <= model[2]:
-        return (
-            "No clear difference: the intervals overlap, so this test set does not show whether "
-            "the order of frames helps."
-        )
-    if (model[0] > baseline[0]) == higher_is_better(metrics["primary"]):
-        return (
-            "The order of frames appears to help: the recurrent model scores better than the "
-            "average of the frames, and the intervals do not overlap."
-        )
-    return (
-        "The order of frames did not help: the plain average of the frames scores better, and the "
-        "intervals do not overlap."
+    value, low, high = map(format_number, found)
+    difference = (
+        f"the recurrent model minus the average of the frames is {value} (paired interval {low} "
+        f"to {high})"
     )
+    if found[1] <= 0 <= found[2]:
+        return (
+            f"No clear difference: {difference}, so this test set does not show whether the order "
+            "of frames helps."
+        )
+    if (found[0] > 0) == higher_is_better(metrics["primary"]):
+        return f"The order of frames appears to help: {difference}."
+    return f"The order of frames did not help: {difference}."
 
 
 def _interval(metrics: Json, who: str) -> tuple[float, float, float] | None:

@@ -30,7 +30,7 @@ _SPLIT = {"clips": int, "groups": int}
 SCORE_KEYS = ("value", "low", "high")
 
 
-_SCORES = {"recurrent": dict, "mean_pool": dict}
+_SCORES = {"recurrent": dict, "mean_pool": dict, "difference": dict}
 
 
 _SHAPES: dict[str, Json] = {
@@ -146,7 +146,7 @@ def _check_scores(metrics: Json, path: Path) -> None:
         higher_is_better(metrics["primary"])
     except ValueError as error:
         raise _incomplete(path, f"primary: {error}") from error
-    for split, who in itertools.product(("test", "validation"), MODELS):
+    for split, who in itertools.product(("test", "validation"), _SCORES):
         for name, score in metrics[split][who].items():
             values = [score.get(k) for k in SCORE_KEYS] if isinstance(score, dict) else [score]
             if len(values) == 1 or not all(isinstance(v, (*_NUMBER, _NULL)) for v in values):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.manifest import Manifest
 from stage1_extract.store import EmbeddingStore
-from stage2_temporal.bootstrap import bootstrap
+from stage2_temporal.bootstrap import bootstrap, bootstrap_difference
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.documents import (
     CONFIDENCE,
@@ -24,8 +25,6 @@ from stage2_temporal.partition import TrainingData, count_sides, load_data
 from stage2_temporal.report import write_report
 from stage2_temporal.run_folder import check_free, new_run_folder, write_json
 
-_MODELS = ("recurrent", "mean_pool")
-
 Predictions = dict[str, NDArray[np.float64]]
 
 
@@ -37,7 +36,8 @@ class TrainResult:
         folder: The run folder.
         task: binary, multiclass or regression.
         sides: Clips and groups of train, validation and test.
-        scores: By side (validation, test), model (recurrent, mean_pool) and name of the score.
+        scores: By side (validation, test), model (recurrent, mean_pool, or their
+            difference) and name of the score.
         notices: Remarks worth reading.
     """
 
@@ -126,19 +126,21 @@ def _baseline(data: TrainingData) -> NDArray[np.float64]:
 
 
 def _all_scores(data: TrainingData, predictions: Predictions, settings: TrainSettings) -> Scores:
-    return {
-        side: {
-            model: bootstrap(
-                data.target.task,
-                data.target.numbers[clips],
-                predictions[model][clips],
-                data.partition.groups[clips],
-                num_resamples=settings.resamples,
-                confidence=CONFIDENCE,
-                seed=settings.seed,
-            )
-            for model in _MODELS
-        }
-        for side, clips in data.partition.split.items()
-        if side != "train"
+    options: dict[str, Any] = {
+        "num_resamples": settings.resamples,
+        "confidence": CONFIDENCE,
+        "seed": settings.seed,
     }
+    task = data.target.task
+    found: Scores = {}
+    for side, clips in data.partition.split.items():
+        if side == "train":
+            continue
+        target, groups = data.target.numbers[clips], data.partition.groups[clips]
+        model, baseline = (predictions[name][clips] for name in ("recurrent", "mean_pool"))
+        found[side] = {
+            "recurrent": bootstrap(task, target, model, groups, **options),
+            "mean_pool": bootstrap(task, target, baseline, groups, **options),
+            "difference": bootstrap_difference(task, target, model, baseline, groups, **options),
+        }
+    return found

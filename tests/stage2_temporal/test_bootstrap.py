@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
 
-from stage2_temporal.bootstrap import bootstrap, weighted_scores
+from stage2_temporal.bootstrap import bootstrap, bootstrap_difference, weighted_scores
 from stage2_temporal.metrics import (
     TASKS,
     scores,
@@ -43,6 +43,29 @@ def test_interval_of_accuracy_equals_normal_approximation() -> None:
     assert accuracy.low == pytest.approx(accuracy.value - half_width, abs=0.005)
     assert accuracy.high == pytest.approx(accuracy.value + half_width, abs=0.005)
     assert accuracy.num_resamples == 4000
+
+
+def test_paired_difference_of_accuracy_equals_normal_approximation() -> None:
+    # McNemar's table: of 500 clips 60 are right by the model alone, 30 by the baseline alone.
+    target = np.ones(500, int)
+    model, baseline = np.full(500, 0.9), np.full(500, 0.9)
+    baseline[:60] = 0.1
+    model[60:90] = 0.1
+    found = bootstrap_difference(
+        "binary", target, model, baseline, np.arange(500), seed=0, num_resamples=4000
+    )["accuracy"]
+    deviation = np.sqrt((60 + 30) / 500 - (30 / 500) ** 2) / np.sqrt(500)
+    assert found.value == pytest.approx(30 / 500)
+    assert found.low == pytest.approx(30 / 500 - 1.96 * deviation, abs=0.004)
+    assert found.high == pytest.approx(30 / 500 + 1.96 * deviation, abs=0.004)
+
+
+def test_difference_to_itself_is_zero_in_every_resample() -> None:
+    target, prediction = example("regression")
+    found = bootstrap_difference(
+        "regression", target, prediction, prediction, np.arange(60) // 2, seed=0
+    )
+    assert {(s.value, s.low, s.high) for s in found.values()} == {(0.0, 0.0, 0.0)}
 
 
 def test_interval_of_mae_agrees_with_scipy_bootstrap() -> None:
