@@ -61,7 +61,10 @@ class FrameChunk:
 
 
 class Restart:
-    """All chunks so far are void: the file holds other frames than its packets promised."""
+    """All chunks so far are void: the file holds other frames than its packets promised.
+
+    There was at least one chunk before.
+    """
 
 
 def read_clip(clip: Clip, recipe: FrameRecipe) -> Iterator[FrameChunk | Restart | SourceFacts]:
@@ -69,7 +72,7 @@ def read_clip(clip: Clip, recipe: FrameRecipe) -> Iterator[FrameChunk | Restart 
 
     The file's packets are scanned first, so that the sampling rests on the true number of frames
     and not on the header's. Where the decoder still yields another number, and that changes the
-    choice, a Restart follows and the file is decoded a second time.
+    choice, a Restart follows and the file is decoded again.
 
     Raises:
         VideoError: The video cannot be read, holds no frame in the clip's range, or much less than
@@ -79,22 +82,27 @@ def read_clip(clip: Clip, recipe: FrameRecipe) -> Iterator[FrameChunk | Restart 
     check_file(clip.path)
     source_hash = hash_file(clip.path)
     index = scan_video(clip.path)
-    for _ in range(2):
+    to_the_end = clip.end_seconds is None
+    for _ in range(3):
         wanted = _choose(clip, recipe, index)
         with open_video(clip.path) as video:
-            to_the_end = clip.end_seconds is None
             chosen = video.wanted(wanted, to_the_end=to_the_end)
             yield from _chunks(chosen, index.times, recipe)
             decoded_times = np.array(video.decoded_times)
             size = video.width, video.height
         stopped_on_purpose = not to_the_end and len(decoded_times) > wanted[-1]
         complete = len(decoded_times) == index.num_frames
+        if stopped_on_purpose and not complete and index.contradicted_by(decoded_times):
+            to_the_end = True  # which frames there are shows only there
+            yield Restart()
+            continue
         actual = index if complete or stopped_on_purpose else index.corrected(decoded_times)
         _check_coverage(clip, recipe, index=index, actual=actual)
         if _same_choice(wanted, _choose(clip, recipe, actual), index, actual):
             yield _facts(clip, actual, source_hash, size)
             return
-        yield Restart()
+        if video.width:
+            yield Restart()
         index = actual
     raise VideoError(f"{clip.path} yields another number of frames each time it is decoded")
 

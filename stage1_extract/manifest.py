@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -83,10 +83,8 @@ def is_missing(values: "pd.Series[Any]") -> "pd.Series[bool]":
 def _read_table(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() in {".parquet", ".pq"}:
-            return pd.read_parquet(path)
-        return pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True
-        )
+            return pd.read_parquet(path).reset_index(drop=True)
+        return _read_csv(path)
     except ImportError as error:
         raise ManifestError(
             f"{path} is a Parquet file, and reading it needs pyarrow: "
@@ -96,6 +94,38 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise ManifestError(f"{path} is empty; expected a header line with `path`") from error
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path} is not a comma-separated UTF-8 table: {error}") from error
+    except (ValueError, OSError) as error:  # pyarrow's errors are subclasses of these
+        raise ManifestError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    table = _read_text_columns(path)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas shifts the columns silently
+        raise ManifestError(
+            f"{path} has rows with more fields than its header's {list(table.columns)}; put texts "
+            "that hold commas in quotes, and end no line with a comma"
+        )
+    header = _read_text_columns(path, header=None, nrows=1).iloc[
+        0
+    ]  # pandas renames a column's second occurrence
+    doubled = header[header.duplicated()].tolist()
+    if doubled:
+        raise ManifestError(f"{path} names these columns twice: {doubled}")
+    return table
+
+
+def _read_text_columns(
+    path: Path, *, header: Literal[0] | None = 0, nrows: int | None = None
+) -> pd.DataFrame:
+    return pd.read_csv(
+        path,
+        header=header,
+        nrows=nrows,
+        dtype=str,
+        keep_default_na=False,
+        encoding="utf-8-sig",
+        skipinitialspace=True,
+    )
 
 
 def _check_columns(path: Path, table: pd.DataFrame) -> None:
@@ -104,9 +134,6 @@ def _check_columns(path: Path, table: pd.DataFrame) -> None:
             f"{path} has no column 'path'; its columns are {list(table.columns)}. Expected a "
             "comma-separated table with one clip a row"
         )
-    doubled = table.columns[table.columns.duplicated()].tolist()
-    if doubled:
-        raise ManifestError(f"{path} names these columns twice: {doubled}")
     if table.empty:
         raise ManifestError(f"{path} has a header but no rows; expected one clip a row")
 
@@ -116,8 +143,13 @@ def _with_ids(table: pd.DataFrame) -> pd.DataFrame:
     if "video_id" in table.columns:
         ids = table["video_id"].astype("string").str.strip().fillna("")
     else:
-        ids = table["path"].map(lambda text: str(Path(text).with_suffix("")) if text else "")
+        ids = table["path"].map(_without_suffix)
     return table.assign(video_id=ids.astype(object))
+
+
+def _without_suffix(text: str) -> str:
+    path = Path(text)
+    return str(path.with_suffix("")) if path.name else ""
 
 
 def _row_problems(
@@ -130,9 +162,8 @@ def _row_problems(
     for i, (text, video_id) in enumerate(zip(table["path"], table["video_id"], strict=True)):
         if not text.strip():
             yield i, "the path is blank"
-        elif files_must_exist and not (path.parent / text).is_file():
-            what = "is not a file" if (path.parent / text).exists() else "does not exist"
-            yield i, f"{path.parent / text} {what}"
+        elif files_must_exist and (problem := _file_problem(path.parent / text)):
+            yield i, problem
         if not video_id and text.strip():
             yield i, "the video_id is blank"
         elif not video_id.isprintable():
@@ -142,6 +173,15 @@ def _row_problems(
             hint = "" if "start_seconds" in table.columns else "; give each row its own video_id"
             yield i, f"video_id {video_id!r} stands in {others}{hint}"
         yield from ((i, problem) for problem in _time_problems(seconds, i))
+
+
+def _file_problem(path: Path) -> str:
+    try:
+        if path.is_file():
+            return ""
+        return f"{path} is not a file" if path.exists() else f"{path} does not exist"
+    except OSError as error:  # too long a name: a quote that is not closed swallows lines
+        return f"{str(path)[:80]!r}... is no path: {error.strerror}"
 
 
 def _seconds(table: pd.DataFrame, name: str) -> "pd.Series[float]":

@@ -43,6 +43,17 @@ class FrameIndex:
         """Frames to expect from the decoder."""
         return len(self.times)
 
+    def contradicted_by(self, decoded_times: NDArray[np.float64]) -> bool:
+        """Return whether the decoder's first frames have other times than the scan's.
+
+        So it is where the decoder drops frames that the scan counted. Times out of order (see
+        `corrected`) prove nothing.
+        """
+        expected = self.times[: len(decoded_times)]
+        return _rising(decoded_times) and not np.allclose(
+            decoded_times, expected, rtol=0, atol=1e-3
+        )
+
     def corrected(self, decoded_times: NDArray[np.float64]) -> "FrameIndex":
         """Return the index for the frames that really came out of the decoder.
 

@@ -1,6 +1,5 @@
 """Collecting embeddings, clip by clip, into shards; memory does not grow with their length."""
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -153,31 +152,30 @@ class ShardWriter:
         self._start_shard()
 
     def _start_shard(self) -> None:
-        self._spool.seek(0)
-        self._spool.truncate()
-        self._records: list[store.SequenceRecord] = []
-        self._times: list[NDArray[np.float64]] = []
-        self._indices: list[NDArray[np.int64]] = []
+        # One list, changed in one step: Ctrl-C may come between any two, and `flush` after it.
+        self._added: list[tuple[store.SequenceRecord, NDArray[np.float64], NDArray[np.int64]]] = []
+        self._spool.truncate(0)
         self._started = time.monotonic()
 
     @property
     def _row_bytes(self) -> int:
         return self.embedding_dim * np.dtype(self.dtype).itemsize
 
+    @property
+    def _num_bytes(self) -> int:
+        return sum(record.length for record, _, _ in self._added) * self._row_bytes
+
     def add(
         self, video_id: str, view: int, sequence: SequenceBuffer, facts: store.SourceFacts
     ) -> None:
         """Take a finished sequence; writes the shard when that fills it."""
-        self._spool.seek(0, os.SEEK_END)  # a flush that failed has left it somewhere else
+        self._spool.seek(self._num_bytes)  # an `add` or `flush` broken off left it elsewhere
         for block in sequence.blocks(self._row_bytes):
             self._spool.write(block)
-        self._records.append(
-            store.SequenceRecord(video_id, view, sequence.length, sequence.checksum, facts)
-        )
-        self._times.append(sequence.time_seconds)
-        self._indices.append(sequence.source_index)
+        record = store.SequenceRecord(video_id, view, sequence.length, sequence.checksum, facts)
+        self._added.append((record, sequence.time_seconds, sequence.source_index))
         age = time.monotonic() - self._started
-        if self._spool.tell() >= self.shard_bytes or age >= self.shard_seconds:
+        if self._num_bytes >= self.shard_bytes or age >= self.shard_seconds:
             self.flush()
 
     def flush(self) -> None:
@@ -186,7 +184,7 @@ class ShardWriter:
         Raises:
             OSError: The disk is full or fails; what was added stays and can be flushed again.
         """
-        if self._records:
+        if self._added:
             try:
                 self._write_shard()
             except OSError as error:
@@ -197,17 +195,19 @@ class ShardWriter:
         self._start_shard()
 
     def _write_shard(self) -> None:
+        self._spool.truncate(self._num_bytes)
         self._spool.seek(0)
+        records, times, indices = zip(*self._added, strict=True)
         blocks = _read_blocks(self._spool, self._row_bytes)
         store.write_shard(
             store.new_shard_path(self.folder),
             self.provenance,
-            self._records,
+            records,
             embedding_blocks=(self._as_rows(block) for block in blocks),
             embedding_dtype=self.dtype,
             embedding_dim=self.embedding_dim,
-            time_seconds=np.concatenate(self._times),
-            source_index=np.concatenate(self._indices),
+            time_seconds=np.concatenate(times),
+            source_index=np.concatenate(indices),
         )
 
     def _as_rows(self, block: bytes) -> NDArray[Any]:

@@ -1,0 +1,256 @@
+"""Command lines: flag over file over default, plain errors, exit codes."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stage1_extract import cli
+from stage1_extract.command import CommandEntry, parse_arguments, run_command
+from stage1_extract.config import ExtractSettings
+from tests.conftest import ShardFactory
+
+
+def settings_of(tmp_path: Path, toml: str | None, *flags: str) -> ExtractSettings:
+    """Parse `run m.csv store` with a TOML file and flags."""
+    config = []
+    if toml is not None:
+        (tmp_path / "c.toml").write_text(toml, "utf-8")
+        config = ["--config", str(tmp_path / "c.toml")]
+    words = ["m.csv", "store", *flags, *config]
+    return parse_arguments(cli.Run, words, program="stage1-extract run").settings
+
+
+@pytest.mark.parametrize(
+    ("toml", "flags", "expected"),
+    [
+        (None, [], 32),
+        (None, ["--batch-size", "4"], 4),
+        ("batch_size = 8", [], 8),
+        ("batch_size = 8", ["--batch-size", "4"], 4),
+        ("batch_size = 8", ["--batch-size=4"], 4),
+        ("decoders = 3", [], 32),
+    ],
+)
+def test_flag_beats_file_beats_default(
+    tmp_path: Path, toml: str | None, flags: list[str], expected: int
+) -> None:
+    assert settings_of(tmp_path, toml, *flags).batch_size == expected
+
+
+@pytest.mark.parametrize(
+    ("toml", "flags", "expected"),
+    [
+        ("", [], False),
+        ("fail_fast = true", [], True),
+        ("fail_fast = false", [], False),
+        ("fail_fast = true", ["--no-fail-fast"], False),
+        ("fail_fast = false", ["--fail-fast"], True),
+    ],
+)
+def test_switches_follow_the_same_order(
+    tmp_path: Path, toml: str, flags: list[str], expected: bool
+) -> None:
+    assert settings_of(tmp_path, toml, *flags).fail_fast is expected
+
+
+def test_file_values_keep_their_meaning(tmp_path: Path) -> None:
+    toml = (
+        'backbone = "MobileNet"\nalpha = 0.25\nweights = "dir with space/ü.h5"\nseed = -3\n'
+        'shard_seconds = 1e-7\nsampling = "fps:2.5"\ninput_size = 96\n'
+    )
+    assert settings_of(tmp_path, toml) == ExtractSettings(
+        backbone="MobileNet",
+        alpha=0.25,
+        weights="dir with space/ü.h5",
+        seed=-3,
+        shard_seconds=1e-7,
+        sampling="fps:2.5",
+        input_size=96,
+    )
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("batchsize = 4", r"c\.toml: unknown setting 'batchsize'; did you mean 'batch_size'"),
+        ("xyzzy = 4", "unknown setting 'xyzzy'; known: .*batch_size"),
+        ('store = "elsewhere"', "unknown setting 'store'"),
+        ("[run]\nbatch_size = 4", "unknown setting 'run'"),
+        ("batch_size = 2026-01-01", "batch_size is a date"),
+        ("batch_size = {a = 1}", "batch_size is a dict"),
+        ("batch_size =", r"c\.toml is not valid TOML"),
+    ],
+)
+def test_wrong_files_are_refused_by_name(tmp_path: Path, toml: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings_of(tmp_path, toml)
+
+
+def run_main(*words: object) -> int:
+    """Return the exit code, however it comes."""
+    try:
+        return cli.main([str(word) for word in words])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["frobnicate"], "unknown command 'frobnicate'"),
+        (["verfy", "x"], "did you mean verify"),
+        (["info"], "STORE"),
+        (["info", "nowhere"], "no store at nowhere"),
+        (["info", "nowhere", "--jsonn"], "--json"),
+        (["run", "m.csv", "s", "--batch-size", "many"], "many"),
+        (["run", "m.csv", "s", "--fit", "stretch"], "stretch"),
+        (["run", "m.csv", "s", "--sampling", "never"], "never"),
+        (["run", "nothing.csv", "s"], "no manifest at nothing.csv"),
+        (["info", "s", "--config"], "--config needs"),
+        (["info", "s", "--config", "nothing.toml"], "nothing.toml"),
+    ],
+)
+def test_wrong_use_is_told_and_exits_with_2(
+    words: list[str],
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_main(*words) == 2
+    captured = capsys.readouterr()
+    assert shown in captured.err + captured.out
+    assert "Traceback" not in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def shard(tmp_path: Path, make_shard: ShardFactory) -> Path:
+    return make_shard(tmp_path / "store" / "a.h5", {("v", 0): np.ones((3, 4), np.float16)})
+
+
+def test_info_prints_what_the_store_holds(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main("info", shard.parent, "--json") == 0
+    description = json.loads(capsys.readouterr().out)
+    assert (description["num_sequences"], description["num_frames"]) == (1, 3)
+    assert run_main("info", shard.parent) == 0
+    assert "num_frames: 3" in capsys.readouterr().out
+
+
+def test_verify_exits_with_1_when_something_changed(
+    shard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main("verify", shard.parent) == 0
+    assert "every checksum right" in capsys.readouterr().out
+    content = bytearray(shard.read_bytes())
+    content[content.index(np.ones(12, np.float16).tobytes())] ^= 1
+    shard.write_bytes(content)
+    assert run_main("verify", shard.parent) == 1
+    assert "v (view 0)" in capsys.readouterr().out
+    assert run_main("verify", shard.parent, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["sound"] is False
+    shard.write_bytes(content[:5000])
+    assert run_main("verify", shard.parent) == 1
+    assert "unreadable shards" in capsys.readouterr().out
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing:
+    """Do nothing."""
+
+    size: int = 1
+    """A size."""
+
+
+def failing(error: BaseException) -> dict[str, CommandEntry]:
+    def run(_: Nothing) -> int:
+        raise error
+
+    return {"try": CommandEntry(Nothing, run)}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (ValueError("a wrong value"), 2, "prog: error: a wrong value\n"),
+        (OSError("a full disk"), 2, "prog: error: a full disk\n"),
+        (KeyboardInterrupt(), 130, "what was finished is kept"),
+    ],
+)
+def test_foreseen_errors_become_exit_codes(
+    error: BaseException, code: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("prog", failing(error), ["try"]) == code
+    assert shown in capsys.readouterr().err
+
+
+def test_unforeseen_errors_keep_their_traceback() -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_command("prog", failing(RuntimeError("a bug")), ["try"])
+
+
+def test_traceback_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBED_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="a wrong value"):
+        run_command("prog", failing(ValueError("a wrong value")), ["try"])
+
+
+def test_without_a_command_the_overview_comes_with_code_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_main() == 2
+    overview = capsys.readouterr().out
+    assert run_main("--help") == 0
+    assert capsys.readouterr().out == overview
+    assert all(name in overview for name in ("run", "info", "verify"))
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["info", "--help"], ["--version"]]
+)
+def test_help_comes_without_keras(words: list[str]) -> None:
+    script = (
+        "import sys\nfrom stage1_extract.cli import main\n"
+        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as stop:\n    code = stop.code\n"
+        "heavy = {'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_help_shows_each_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main("run", "--help") == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(ExtractSettings):
+        assert f"--{field.name.replace('_', '-')}" in shown
+    assert "uniform:32" in shown
+
+
+def test_module_and_script_are_the_same_program(tmp_path: Path) -> None:
+    for program in (
+        [sys.executable, "-m", "stage1_extract"],
+        [Path(sys.executable).parent / "stage1-extract"],
+    ):
+        done = subprocess.run(
+            [*map(str, program), "info", "nowhere"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "no store at nowhere" in done.stderr
