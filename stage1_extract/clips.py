@@ -1,6 +1,7 @@
 """One clip of the manifest turned into fitted RGB frames, with the facts of its source."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,8 +81,8 @@ def read_clip(clip: Clip, recipe: FrameRecipe) -> Iterator[FrameChunk | Restart 
         OSError: The file cannot be read.
     """
     check_file(clip.path)
-    source_hash = hash_file(clip.path)
-    index = scan_video(clip.path)
+    status = clip.path.stat()
+    source_hash, index = _hash_and_scan(clip.path, status.st_size, status.st_mtime_ns)
     to_the_end = clip.end_seconds is None
     for _ in range(3):
         wanted = _choose(clip, recipe, index)
@@ -105,6 +106,13 @@ def read_clip(clip: Clip, recipe: FrameRecipe) -> Iterator[FrameChunk | Restart 
             yield Restart()
         index = actual
     raise VideoError(f"{clip.path} yields another number of frames each time it is decoded")
+
+
+@functools.lru_cache(maxsize=16)
+def _hash_and_scan(path: Path, size_bytes: int, modified_ns: int) -> tuple[str, FrameIndex]:
+    """Hash and scan a file once for all clips cut from it; a changed file is another file."""
+    del size_bytes, modified_ns  # part of the cache's key only
+    return hash_file(path), scan_video(path)
 
 
 def _choose(clip: Clip, recipe: FrameRecipe, index: FrameIndex) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ import dataclasses
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 
@@ -39,7 +39,9 @@ def decode_clips(
     """
     if not clips:
         return
-    events: queue.Queue[ClipEvent | None] = queue.Queue(_CHUNKS_AHEAD_PER_DECODER * num_decoders)
+    events: queue.Queue[ClipEvent | BaseException | None] = queue.Queue(
+        _CHUNKS_AHEAD_PER_DECODER * num_decoders
+    )
     pending = iter(clips)
     lock = threading.Lock()
     stop = threading.Event()
@@ -48,7 +50,7 @@ def decode_clips(
         with lock:
             return None if stop.is_set() else next(pending, None)
 
-    def put(event: ClipEvent | None) -> None:
+    def put(event: ClipEvent | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 events.put(event, timeout=_POLL_SECONDS)
@@ -63,15 +65,18 @@ def decode_clips(
                     put(event)
                     if stop.is_set():
                         return
-        finally:
             put(None)
+        except BaseException as error:
+            put(error)
+            raise
 
     # Decoders share the cores among themselves; OpenCV's own threads would only get in the way.
     cv2.setNumThreads(1)
     with ThreadPoolExecutor(num_decoders, thread_name_prefix="decoder") as pool:
-        workers = [pool.submit(work) for _ in range(num_decoders)]
+        for _ in range(num_decoders):
+            pool.submit(work)
         try:
-            yield from _until_all_done(events, workers)
+            yield from _until_all_done(events, num_decoders)
         finally:
             stop.set()
 
@@ -87,14 +92,14 @@ def _clip_events(clip: Clip, recipe: FrameRecipe) -> Iterator[ClipEvent]:
 
 
 def _until_all_done(
-    events: "queue.Queue[ClipEvent | None]", workers: Sequence[Future[None]]
+    events: "queue.Queue[ClipEvent | BaseException | None]", num_workers: int
 ) -> Iterator[ClipEvent]:
-    running = len(workers)
+    running = num_workers
     while running:
         event = events.get()
         if event is None:
             running -= 1
+        elif isinstance(event, BaseException):
+            raise event  # an unforeseen error in a decoder must not pass for the end
         else:
             yield event
-    for worker in workers:
-        worker.result()  # an unforeseen error in a decoder must not pass for the end

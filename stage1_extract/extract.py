@@ -242,7 +242,7 @@ class _Run:
         self._failed_ids: set[str] = set()
 
     def embed_all(self, clips: Sequence[Clip]) -> None:
-        """Embed the clips; on Ctrl-C keep those that are finished."""
+        """Embed the clips; whatever ends the loop early, those that are finished are kept."""
         decoded = decode_clips(clips, self._recipe, num_decoders=self._settings.decoders)
         with self._writer, closing(decoded):
             try:
@@ -250,7 +250,7 @@ class _Run:
                     self._handle(event)
                     if self.failures and self._settings.fail_fast:
                         break
-            except KeyboardInterrupt:
+            except BaseException:
                 self._writer.flush()
                 raise
             self._collect(self._batches.flush())

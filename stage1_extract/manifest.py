@@ -26,7 +26,7 @@ class Manifest:
     Attributes:
         path: The file it was read from.
         table: One row a clip, in the file's order, with a unique text column `video_id`. From CSV
-            all columns are text, from Parquet they have their own types; missing values are NaN.
+            all columns are text, from Parquet they have their own types; see `is_missing`.
         clips: The clips, in the same order.
         sha256: Hash of the file.
     """
