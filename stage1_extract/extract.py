@@ -1,31 +1,25 @@
 """The main loop of stage one: decode, embed, store; resumable, and unharmed by bad videos."""
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-
-import numpy as np
 
 from stage1_extract.backbones import Embedder
 from stage1_extract.batching import BatchFiller, EmbeddedPart
 from stage1_extract.clips import Clip, FrameChunk, FrameRecipe, Restart
 from stage1_extract.config import ExtractSettings
 from stage1_extract.decoding import ClipEvent, decode_clips
-from stage1_extract.failures import Failure, append_failure, read_failures, write_failures
+from stage1_extract.failures import Failure, append_failure
 from stage1_extract.keras_setup import software_versions
 from stage1_extract.manifest import Manifest, read_manifest
 from stage1_extract.progress import Progress
+from stage1_extract.resume import present_ids, standing_failures
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.store import (
-    EmbeddingStore,
     Provenance,
     SourceFacts,
-    StoreError,
-    describe_difference,
     remove_stale_partials,
-    shard_paths,
 )
 from stage1_extract.writing import EmbeddingError, SequenceBuffer, ShardWriter
 
@@ -89,10 +83,10 @@ def extract(
         manifest = read_manifest(Path(manifest))
     embedder = _load_embedder(settings)
     provenance = _provenance(settings, embedder)
-    present = _present_ids(folder, provenance, manifest.clips)
+    present = present_ids(folder, provenance, manifest.clips)
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(folder)
-    earlier = _earlier_failures(folder, present, settings)
+    earlier = standing_failures(folder, present, retry=settings.retry_failed)
     pending = [c for c in manifest.clips if c.video_id not in present | earlier.keys()]
     with Progress(len(pending), show=show_progress) as progress:
         run = _Run(folder, provenance, embedder, settings, progress)
@@ -134,60 +128,6 @@ def _provenance(settings: ExtractSettings, embedder: Embedder) -> Provenance:
         software=software_versions(),
         execution={"weights": settings.weights, "batch_size": settings.batch_size},
     )
-
-
-def _present_ids(folder: Path, provenance: Provenance, clips: Sequence[Clip]) -> set[str]:
-    """Return the manifest's ids that the store holds, after checking that it may be continued."""
-    if folder.is_file():
-        raise StoreError(f"{folder} is a file; the store to write into must be a folder")
-    if not shard_paths(folder):
-        return set()
-    store = EmbeddingStore(folder)
-    if store.fingerprint != provenance.fingerprint:
-        raise StoreError(
-            f"{folder} was made with other settings (store against now): "
-            f"{describe_difference(store.settings, provenance.settings)}. "
-            "Give these settings, or another folder"
-        )
-    stored = dict(zip(store.video_ids.tolist(), range(store.num_sequences), strict=True))
-    _check_same_sources(store, stored, clips)
-    return {clip.video_id for clip in clips if clip.video_id in stored}
-
-
-def _check_same_sources(
-    store: EmbeddingStore, stored: Mapping[str, int], clips: Sequence[Clip]
-) -> None:
-    """Refuse ids that now name another file or another part of it than when they were embedded."""
-    sizes = store.column("source_size_bytes")
-    bounds = np.stack([store.column("clip_start_seconds"), store.column("clip_end_seconds")])
-    changed = []
-    for clip in clips:
-        i = stored.get(clip.video_id)
-        if i is None:
-            continue
-        now = [math.nan if s is None else s for s in (clip.start_seconds, clip.end_seconds)]
-        same_part = np.array_equal(bounds[:, i], now, equal_nan=True)
-        if not same_part or clip.path.stat().st_size != sizes[i]:
-            changed.append(clip.video_id)
-    if changed:
-        raise StoreError(
-            f"{len(changed)} clips of the manifest have the id of a stored sequence, but another "
-            f"file size or other start/end times: {changed[:5]}. Give changed videos a new "
-            "video_id, or extract into another folder"
-        )
-
-
-def _earlier_failures(
-    folder: Path, present: set[str], settings: ExtractSettings
-) -> dict[str, Failure]:
-    """Return the failures that still stand; the record is rewritten without the others."""
-    failures = {
-        video_id: failure
-        for video_id, failure in read_failures(folder).items()
-        if video_id not in present and not settings.retry_failed
-    }
-    write_failures(folder, failures.values())
-    return failures
 
 
 @dataclasses.dataclass(eq=False)
