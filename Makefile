@@ -31,7 +31,7 @@ missing = $(strip \
 check = $(if $(call missing,$(1)),$(error make $(1) needs, for example, $(call missing,$(1))))
 $(foreach goal,$(MAKECMDGOALS),$(call check,$(goal)))
 
-.PHONY: help extract train report demo test test-fast lint format bench lock clean distclean
+.PHONY: help install extract train report demo test test-fast lint format bench lock clean distclean
 
 define HELP
 make extract MANIFEST=videos.csv STORE=store     embed the videos into the store, once
@@ -41,6 +41,7 @@ make report  RUN=runs/first                      write the run's report.html aga
 make demo    [WEIGHTS=file.h5]                   all of it on generated videos, in minutes;
                                                  ImageNet weights where they can be had
 
+make install       only make .venv; the other targets do so by themselves
 make test          every test              make format     format, and fix what ruff can
 make test-fast     without the slow ones   make bench      run tests/benchmarks/bench_*.py
 make lint          ruff and mypy           make lock       renew .ci/constraints.txt
@@ -57,6 +58,8 @@ export HELP
 
 help:
 	@printf '%s\n' "$$HELP"
+
+install: $(INSTALLED)
 
 extract: $(INSTALLED)
 	@$(BIN)/stage1-extract run "$$MANIFEST" "$$STORE" $(ARGS)

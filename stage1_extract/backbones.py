@@ -195,7 +195,7 @@ def _explained(backbone: str, weights: str) -> Iterator[None]:
         if weights not in ("imagenet", "random"):
             raise WeightsError(
                 f"{weights} does not fit {backbone}: {_first_line(error)}. Expected weights of "
-                "this very model without its top (no_top), with the same --alpha"
+                "this very model without its top (no_top): are --backbone and --alpha right?"
             ) from error
         raise
     finally:

@@ -56,13 +56,21 @@ def run(arguments: Run) -> int:
     """Run the extraction and print its summary."""
     from stage1_extract.extract import extract
 
-    summary = extract(arguments.manifest, arguments.store, arguments.settings, show_progress=True)
+    try:
+        summary = extract(
+            arguments.manifest, arguments.store, arguments.settings, show_progress=True
+        )
+    except KeyboardInterrupt:
+        print("What was finished is kept; run it again to go on.", file=sys.stderr)
+        raise
     speed = summary.num_frames / max(summary.seconds, 1e-9)
     print(
         f"{summary.num_clips} clips: {summary.num_stored} embedded now, {summary.num_present} "
         f"already there, {len(summary.failures)} failed; {summary.num_frames} frames in "
         f"{summary.seconds:.1f} s ({speed:.0f} frames/s)"
     )
+    if summary.num_not_tried:
+        print(f"Stopped at the first failure: {summary.num_not_tried} clips were not tried.")
     _print_some("look at these", summary.notes)
     _print_some("failed", [f"{f.video_id}: {f.reason}" for f in summary.failures])
     if summary.failures:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract.fitting import fit_frame
+from stage1_extract.manifest import Clip
 from stage1_extract.sampling import Sampling, choose_frames
 from stage1_extract.sources import (
     FrameIndex,
@@ -23,16 +24,6 @@ from stage1_extract.sources import (
 from stage1_extract.store import SourceFacts
 
 CHUNK_FRAMES = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-    """What is to be embedded as one sequence: a video file, or a part of it."""
-
-    video_id: str
-    path: Path
-    start_seconds: float | None = None
-    end_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,9 +193,11 @@ def _same_choice(
 
 def _facts(clip: Clip, index: FrameIndex, source_hash: str, size: tuple[int, int]) -> SourceFacts:
     frame_seconds = 1 / index.fps if index.fps else 0.0
+    status = clip.path.stat()
     return SourceFacts(
         source_path=str(clip.path),
-        source_size_bytes=clip.path.stat().st_size,
+        source_size_bytes=status.st_size,
+        source_modified_ns=status.st_mtime_ns,
         source_hash=source_hash,
         source_width=size[0],
         source_height=size[1],

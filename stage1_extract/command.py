@@ -57,7 +57,7 @@ def run_command(program: str, commands: Mapping[str, CommandEntry], argv: Sequen
         arguments = parse_arguments(entry.arguments, argv[1:], program=f"{program} {argv[0]}")
         return entry.run(arguments)
     except KeyboardInterrupt:
-        _complain(program, "stopped; what was finished is kept, run it again to go on")
+        _complain(program, "stopped")
         return EXIT_INTERRUPTED
     except (ValueError, OSError) as error:
         if os.environ.get("EMBED_TRACEBACK"):
@@ -116,11 +116,11 @@ def _flag(path: Path, key: str, value: object) -> list[str]:
     flag = "--" + key.replace("_", "-")
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
-    if isinstance(value, list):
-        return [flag, *map(str, value)]
     if isinstance(value, str | int | float):
         return [flag, str(value)]
-    raise ValueError(f"{path}: {key} is a {type(value).__name__}; expected a text, number or list")
+    raise ValueError(
+        f"{path}: {key} is a {type(value).__name__}; expected a text, number or truth value"
+    )
 
 
 def _setting_names(kind: type[Any]) -> "list[str]":

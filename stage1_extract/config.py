@@ -37,7 +37,7 @@ class ExtractSettings:
     backend: str | None = None
     """Keras backend: tensorflow, jax or torch; default: KERAS_BACKEND, or tensorflow."""
     seed: int = 0
-    """Seed of random weights."""
+    """Seed of random weights; others do not change with it."""
     min_coverage: float = 0.8
     """A video fails if less than this part of its stated length can be decoded."""
     shard_mb: int = 256
@@ -45,7 +45,7 @@ class ExtractSettings:
     shard_seconds: float = 60.0
     """... or at this age, whichever comes first: a crash costs at most that."""
     fail_fast: bool = False
-    """Stop at the first video that fails, instead of going on without it."""
+    """Stop at the first video that fails or failed earlier, instead of going on without it."""
     retry_failed: bool = False
     """Try again the videos that failed in earlier runs."""
 

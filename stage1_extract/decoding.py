@@ -3,12 +3,13 @@
 import dataclasses
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 
-from stage1_extract.clips import Clip, FrameChunk, FrameRecipe, Restart, read_clip
+from stage1_extract.clips import FrameChunk, FrameRecipe, Restart, read_clip
+from stage1_extract.manifest import Clip
 from stage1_extract.sources import VideoError
 from stage1_extract.store import SourceFacts
 
@@ -29,13 +30,23 @@ class ClipEvent:
 
 
 def decode_clips(
-    clips: Sequence[Clip], recipe: FrameRecipe, *, num_decoders: int
+    clips: Sequence[Clip],
+    recipe: FrameRecipe,
+    *,
+    num_decoders: int,
+    while_waiting: Callable[[], None] = lambda: None,
 ) -> Generator[ClipEvent, None, None]:
     """Decode clips in the background and yield what comes out.
 
     Threads do it: OpenCV lets go of the interpreter while it decodes. At most four chunks a decoder
     wait, so memory grows neither with the number of clips nor with their length. Closing the
     iterator stops the decoders.
+
+    Args:
+        clips: What to decode.
+        recipe: Which frames, and how they are shaped.
+        num_decoders: Clips decoded side by side.
+        while_waiting: Called now and then while nothing comes out; may raise to stop.
     """
     if not clips:
         return
@@ -76,7 +87,7 @@ def decode_clips(
         for _ in range(num_decoders):
             pool.submit(work)
         try:
-            yield from _until_all_done(events, num_decoders)
+            yield from _until_all_done(events, num_decoders, while_waiting)
         finally:
             stop.set()
 
@@ -92,11 +103,17 @@ def _clip_events(clip: Clip, recipe: FrameRecipe) -> Iterator[ClipEvent]:
 
 
 def _until_all_done(
-    events: "queue.Queue[ClipEvent | BaseException | None]", num_workers: int
+    events: "queue.Queue[ClipEvent | BaseException | None]",
+    num_workers: int,
+    while_waiting: Callable[[], None],
 ) -> Iterator[ClipEvent]:
     running = num_workers
     while running:
-        event = events.get()
+        try:
+            event = events.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            while_waiting()
+            continue
         if event is None:
             running -= 1
         elif isinstance(event, BaseException):

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from stage1_extract.backbones import Embedder
 from stage1_extract.batching import BatchFiller, EmbeddedPart
-from stage1_extract.clips import Clip, FrameChunk, FrameRecipe, Restart
+from stage1_extract.clips import FrameChunk, FrameRecipe, Restart
 from stage1_extract.config import ExtractSettings
 from stage1_extract.decoding import ClipEvent, decode_clips
 from stage1_extract.failures import Failure, append_failure
+from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import software_versions
-from stage1_extract.manifest import Manifest, read_manifest
+from stage1_extract.manifest import Clip, Manifest, read_manifest
 from stage1_extract.progress import Progress
-from stage1_extract.resume import present_ids, standing_failures
+from stage1_extract.resume import check_known_settings, present_ids, standing_failures
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.store import (
     Provenance,
@@ -34,9 +35,9 @@ class ExtractSummary:
         num_clips: Clips of the manifest.
         num_present: Clips that the store held before.
         num_stored: Clips that this run added.
-        num_frames: Frames that this run embedded.
+        num_frames: Frames of the clips that this run added.
         seconds: Time from the first clip to the last, without loading the backbone.
-        failures: Clips of the manifest that are not in the store, and why.
+        failures: Clips of the manifest that failed, now or earlier, and why.
         notes: Remarks on stored clips that deserve a look.
         fingerprint: The store's.
     """
@@ -49,6 +50,11 @@ class ExtractSummary:
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
     fingerprint: str
+
+    @property
+    def num_not_tried(self) -> int:
+        """Clips that `fail_fast` left."""
+        return self.num_clips - self.num_present - self.num_stored - len(self.failures)
 
 
 def extract(
@@ -81,25 +87,26 @@ def extract(
     folder = Path(store)
     if not isinstance(manifest, Manifest):
         manifest = read_manifest(Path(manifest))
+    check_known_settings(folder, settings)
     embedder = _load_embedder(settings)
     provenance = _provenance(settings, embedder)
     present = present_ids(folder, provenance, manifest.clips)
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(folder)
-    earlier = standing_failures(folder, present, retry=settings.retry_failed)
+    earlier = standing_failures(folder, manifest.clips, present, retry=settings.retry_failed)
     pending = [c for c in manifest.clips if c.video_id not in present | earlier.keys()]
+    if earlier and settings.fail_fast:
+        pending = []
     with Progress(len(pending), show=show_progress) as progress:
         run = _Run(folder, provenance, embedder, settings, progress)
         run.embed_all(pending)
-    wanted = {clip.video_id for clip in manifest.clips}
-    known = [failure for failure in earlier.values() if failure.video_id in wanted]
     return ExtractSummary(
         num_clips=len(manifest.clips),
         num_present=len(present),
         num_stored=run.num_stored,
-        num_frames=progress.frames,
+        num_frames=run.num_frames,
         seconds=progress.seconds,
-        failures=(*known, *run.failures),
+        failures=(*earlier.values(), *run.failures),
         notes=tuple(run.notes),
         fingerprint=provenance.fingerprint,
     )
@@ -156,6 +163,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         self.num_stored = 0
+        self.num_frames = 0
         self.failures: list[Failure] = []
         self.notes: list[str] = []
         self._folder = folder
@@ -183,13 +191,20 @@ class _Run:
 
     def embed_all(self, clips: Sequence[Clip]) -> None:
         """Embed the clips; whatever ends the loop early, those that are finished are kept."""
-        decoded = decode_clips(clips, self._recipe, num_decoders=self._settings.decoders)
-        with self._writer, closing(decoded):
+        with self._writer, deferred_interrupt() as check_interrupt:
+            decoded = decode_clips(
+                clips,
+                self._recipe,
+                num_decoders=self._settings.decoders,
+                while_waiting=check_interrupt,
+            )
             try:
-                for event in decoded:
-                    self._handle(event)
-                    if self.failures and self._settings.fail_fast:
-                        break
+                with closing(decoded):
+                    for event in decoded:
+                        self._handle(event)
+                        check_interrupt()
+                        if self.failures and self._settings.fail_fast:
+                            break
             except BaseException:
                 self._writer.flush()
                 raise
@@ -238,8 +253,9 @@ class _Run:
             return
         clip = sequence.clip
         self._writer.add(clip.video_id, 0, sequence.buffer, sequence.facts)
-        self._open.pop(clip.video_id).buffer.close()
         self.num_stored += 1
+        self.num_frames += sequence.buffer.length
+        self._open.pop(clip.video_id).buffer.close()
         self._progress.finish_clip()
         self._note_missing_frames(clip, sequence.facts)
 

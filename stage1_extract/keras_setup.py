@@ -8,7 +8,6 @@ from types import ModuleType
 from stage1_extract.quiet import silenced_stderr
 
 BACKENDS = ("tensorflow", "jax", "torch")
-_PACKAGES = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
 def load_keras(backend: str | None = None) -> ModuleType:
@@ -47,7 +46,7 @@ def software_versions() -> dict[str, str]:
     versions = {
         "python": ".".join(map(str, sys.version_info[:3])),
         "keras": keras.__version__,
-        backend: importlib.import_module(_PACKAGES[backend]).__version__,
+        backend: importlib.import_module(backend).__version__,
     }
     for name in ("numpy", "cv2", "sklearn"):
         if name in sys.modules:
@@ -57,9 +56,9 @@ def software_versions() -> dict[str, str]:
 
 def _import_backend(backend: str) -> None:
     try:
-        importlib.import_module(_PACKAGES[backend])
+        importlib.import_module(backend)
     except ModuleNotFoundError as error:
-        if error.name != _PACKAGES[backend]:
+        if error.name != backend:
             raise
         raise ValueError(
             f"the backend {backend} is not installed: pip install 'embed-then-sequence[{backend}]'"

@@ -9,14 +9,23 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from stage1_extract.clips import Clip
-
 _MAX_PROBLEMS_SHOWN = 20
+_RESERVED = {"path", "video_id", "start_seconds", "end_seconds"}
 _MISSING = {"", "nan", "na", "n/a", "null"}
 
 
 class ManifestError(ValueError):
     """A manifest cannot be used: all its problems, each with its row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What is to be embedded as one sequence: a video file, or a part of it."""
+
+    video_id: str
+    path: Path
+    start_seconds: float | None = None
+    end_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +75,9 @@ def read_manifest(path: Path, *, files_must_exist: bool = True) -> Manifest:
         raise FileNotFoundError(f"no manifest at {path}; expected a CSV or Parquet file")
     table = _read_table(path)
     _check_columns(path, table)
+    has_ids = "video_id" in table.columns
     table = _with_ids(table)
-    problems = list(_row_problems(path, table, files_must_exist=files_must_exist))
+    problems = list(_row_problems(path, table, has_ids=has_ids, files_must_exist=files_must_exist))
     if problems:
         raise ManifestError(_describe(path, problems))
     clips = tuple(_clips(path, table))
@@ -93,7 +103,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError as error:
         raise ManifestError(f"{path} is empty; expected a header line with `path`") from error
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} is not a comma-separated UTF-8 table: {error}") from error
+        raise ManifestError(
+            f"{path} is not a comma-separated UTF-8 table: {error}. "
+            "From a spreadsheet, save it as 'CSV UTF-8'"
+        ) from error
+    except ManifestError:
+        raise
     except (ValueError, OSError) as error:  # pyarrow's errors are subclasses of these
         raise ManifestError(f"{path} cannot be read as a table: {error}") from error
 
@@ -105,12 +120,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
             f"{path} has rows with more fields than its header's {list(table.columns)}; put texts "
             "that hold commas in quotes, and end no line with a comma"
         )
-    header = _read_text_columns(path, header=None, nrows=1).iloc[
-        0
-    ]  # pandas renames a column's second occurrence
+    # As they stand in the file: pandas renames the second of two equal names.
+    header = _read_text_columns(path, header=None, nrows=1).iloc[0].str.strip()
     doubled = header[header.duplicated()].tolist()
     if doubled:
         raise ManifestError(f"{path} names these columns twice: {doubled}")
+    table.columns = pd.Index(header)
     return table
 
 
@@ -130,10 +145,17 @@ def _read_text_columns(
 
 def _check_columns(path: Path, table: pd.DataFrame) -> None:
     if "path" not in table.columns:
+        header = str(table.columns[0])
+        guess = {";": "; it looks semicolon-separated", "\t": "; it looks tab-separated"}
+        found = next((text for mark, text in guess.items() if mark in header), "")
         raise ManifestError(
-            f"{path} has no column 'path'; its columns are {list(table.columns)}. Expected a "
-            "comma-separated table with one clip a row"
+            f"{path} has no column 'path'; its columns are {list(table.columns)}{found}. Expected "
+            "a comma-separated table with one clip a row"
         )
+    for name in table.columns:
+        plain = str(name).strip().lower().replace(" ", "_")
+        if plain in _RESERVED and name != plain:
+            raise ManifestError(f"{path} has a column {name!r}; write it {plain!r} if it is meant")
     if table.empty:
         raise ManifestError(f"{path} has a header but no rows; expected one clip a row")
 
@@ -153,7 +175,7 @@ def _without_suffix(text: str) -> str:
 
 
 def _row_problems(
-    path: Path, table: pd.DataFrame, *, files_must_exist: bool
+    path: Path, table: pd.DataFrame, *, has_ids: bool, files_must_exist: bool
 ) -> Iterator[tuple[int, str]]:
     """Yield (position, problem) for every problem of every row."""
     doubled = table["video_id"].duplicated(keep=False)
@@ -170,8 +192,14 @@ def _row_problems(
             yield i, f"video_id {video_id!r} holds control characters"
         elif video_id and doubled.iloc[i]:
             others = _lines(path, positions[video_id].to_numpy())
-            hint = "" if "start_seconds" in table.columns else "; give each row its own video_id"
-            yield i, f"video_id {video_id!r} stands in {others}{hint}"
+            source = "" if has_ids else " (made from the path)"
+            yield (
+                i,
+                (
+                    f"video_id {video_id!r}{source} stands in {others}; give each row its own "
+                    "video_id in a column of that name"
+                ),
+            )
         yield from ((i, problem) for problem in _time_problems(seconds, i))
 
 
@@ -179,7 +207,7 @@ def _file_problem(path: Path) -> str:
     try:
         if path.is_file():
             return ""
-        return f"{path} is not a file" if path.exists() else f"{path} does not exist"
+        return f"{str(path)!r} is not a file" if path.exists() else f"{str(path)!r} does not exist"
     except OSError as error:  # too long a name: a quote that is not closed swallows lines
         return f"{str(path)[:80]!r}... is no path: {error.strerror}"
 

@@ -19,6 +19,7 @@ class Progress:
 
     def __init__(self, total: int, *, show: bool = True) -> None:
         terminal = sys.stderr.isatty()
+        self._show = show
         self._bar = tqdm(
             total=total, unit="clip", desc="extract", disable=not (show and terminal), leave=True
         )
@@ -51,7 +52,8 @@ class Progress:
 
     def write(self, message: str) -> None:
         """Print a message without tearing the bar."""
-        self._bar.write(message, file=sys.stderr)
+        if self._show:
+            self._bar.write(message, file=sys.stderr)
 
     def _state(self) -> str:
         failures = f", {self.failed} failed" if self.failed else ""

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stage1_extract.clips import Clip
+from stage1_extract.backbones import BACKBONES
+from stage1_extract.config import ExtractSettings
 from stage1_extract.failures import Failure, read_failures, write_failures
+from stage1_extract.manifest import Clip
+from stage1_extract.sources import hash_file
 from stage1_extract.store import (
     EmbeddingStore,
     Provenance,
@@ -17,6 +20,31 @@ from stage1_extract.store import (
 )
 
 
+def check_known_settings(folder: Path, settings: ExtractSettings) -> None:
+    """Refuse a store of other settings before the backbone is loaded, as far as can be told.
+
+    Raises:
+        StoreError: A setting differs; only the weights and the engine were not compared.
+    """
+    if not folder.is_dir() or not shard_paths(folder):
+        return
+    stored = EmbeddingStore(folder).settings
+    now = settings.identity(
+        weights_sha256=stored.get("weights_sha256", ""),
+        input_size=settings.input_size or BACKBONES[settings.backbone].input_size,
+        engine=stored.get("engine", ""),
+    )
+    _check_settings(folder, stored, now)
+
+
+def _check_settings(folder: Path, stored: Mapping[str, object], now: Mapping[str, object]) -> None:
+    if difference := describe_difference(stored, now):
+        raise StoreError(
+            f"{folder} was made with other settings (store against now): {difference}. "
+            "Give these settings, or another folder"
+        )
+
+
 def present_ids(folder: Path, provenance: Provenance, clips: Sequence[Clip]) -> set[str]:
     """Return the manifest's ids that the store holds, after checking that it may be continued."""
     if folder.is_file():
@@ -24,12 +52,7 @@ def present_ids(folder: Path, provenance: Provenance, clips: Sequence[Clip]) -> 
     if not shard_paths(folder):
         return set()
     store = EmbeddingStore(folder)
-    if store.fingerprint != provenance.fingerprint:
-        raise StoreError(
-            f"{folder} was made with other settings (store against now): "
-            f"{describe_difference(store.settings, provenance.settings)}. "
-            "Give these settings, or another folder"
-        )
+    _check_settings(folder, store.settings, provenance.settings)
     stored = dict(zip(store.video_ids.tolist(), range(store.num_sequences), strict=True))
     _check_same_sources(store, stored, clips)
     return {clip.video_id for clip in clips if clip.video_id in stored}
@@ -39,7 +62,8 @@ def _check_same_sources(
     store: EmbeddingStore, stored: Mapping[str, int], clips: Sequence[Clip]
 ) -> None:
     """Refuse ids that now name another file or another part of it than when they were embedded."""
-    sizes = store.column("source_size_bytes")
+    columns = ("source_size_bytes", "source_modified_ns", "source_hash")
+    sizes, modified, hashes = (store.column(name) for name in columns)
     bounds = np.stack([store.column("clip_start_seconds"), store.column("clip_end_seconds")])
     changed = []
     for clip in clips:
@@ -48,22 +72,31 @@ def _check_same_sources(
             continue
         now = [math.nan if s is None else s for s in (clip.start_seconds, clip.end_seconds)]
         same_part = np.array_equal(bounds[:, i], now, equal_nan=True)
-        if not same_part or clip.path.stat().st_size != sizes[i]:
+        status = clip.path.stat()
+        same_file = status.st_size == sizes[i] and (
+            # A copied or restored file has another time; its content decides.
+            status.st_mtime_ns == modified[i] or hash_file(clip.path) == hashes[i]
+        )
+        if not (same_part and same_file):
             changed.append(clip.video_id)
     if changed:
         raise StoreError(
             f"{len(changed)} clips of the manifest have the id of a stored sequence, but another "
-            f"file size or other start/end times: {changed[:5]}. Give changed videos a new "
+            f"file content or other start/end times: {changed[:5]}. Give changed videos a new "
             "video_id, or extract into another folder"
         )
 
 
-def standing_failures(folder: Path, present: set[str], *, retry: bool) -> dict[str, Failure]:
-    """Return the failures that still stand; the record is rewritten without the others."""
-    failures = {
-        video_id: failure
-        for video_id, failure in read_failures(folder).items()
-        if video_id not in present and not retry
-    }
+def standing_failures(
+    folder: Path, clips: Sequence[Clip], present: set[str], *, retry: bool
+) -> dict[str, Failure]:
+    """Return the failures of the manifest's clips that still stand, by video_id.
+
+    The record is rewritten without those that were overcome, or are to be tried again; those of
+    other manifests stay in it.
+    """
+    wanted = {clip.video_id for clip in clips}
+    overcome = wanted if retry else present
+    failures = {i: f for i, f in read_failures(folder).items() if i not in overcome}
     write_failures(folder, failures.values())
-    return failures
+    return {i: f for i, f in failures.items() if i in wanted}

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# FFmpeg's own complaints about damaged files would fill the terminal; ours name the video.
+# FFmpeg's and OpenCV's complaints about damaged files would fill the terminal; ours name the video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 import cv2
 import numpy as np

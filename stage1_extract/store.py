@@ -43,6 +43,7 @@ class SourceFacts:
 
     source_path: str
     source_size_bytes: int
+    source_modified_ns: int
     source_hash: str
     """blake2b-128 of the file's bytes, hexadecimal: equal content under two names is recognised."""
     source_width: int
@@ -273,6 +274,10 @@ class EmbeddingStore:
         self.path = Path(path)
         if not self.path.exists():
             raise FileNotFoundError(f"no store at {self.path}; `stage1-extract run` makes one")
+        if self.path.is_file() and not h5py.is_hdf5(self.path):
+            raise StoreError(
+                f"{self.path} is no HDF5 file; expected a store: a folder of shards, or one shard"
+            )
         paths = shard_paths(self.path)
         if not paths:
             raise StoreError(f"{self.path} holds no shards (*{SHARD_SUFFIX}); is it a store?")
@@ -283,7 +288,7 @@ class EmbeddingStore:
         self._index_sequences()
 
     def _index_sequences(self) -> None:
-        """Sort all sequences; of copies that a broken-off compaction left, keep the first."""
+        """Sort all sequences; of copies (two runs at once leave them), keep the first."""
         ids = np.concatenate([_decode(s.path, s.columns["video_id"]) for s in self._shards])
         views = np.concatenate([s.columns["view"] for s in self._shards])
         sizes = [len(s.columns["view"]) for s in self._shards]

@@ -173,6 +173,8 @@ class ShardWriter:
         for block in sequence.blocks(self._row_bytes):
             self._spool.write(block)
         record = store.SequenceRecord(video_id, view, sequence.length, sequence.checksum, facts)
+        if not self._added:
+            self._started = time.monotonic()
         self._added.append((record, sequence.time_seconds, sequence.source_index))
         age = time.monotonic() - self._started
         if self._num_bytes >= self.shard_bytes or age >= self.shard_seconds:

@@ -66,9 +66,11 @@ def report(arguments: Report) -> int:
 def summary(result: "TrainResult") -> str:
     """Return what a person wants to read at the end of a run."""
     sides = ", ".join(
-        f"{name} {counts['clips']} clips of {counts['groups']} groups"
+        f"{name} {counts['clips']} clips"
+        + (f" of {counts['groups']} groups" if result.group else "")
         for name, counts in result.sides.items()
     )
+    dropped = [f"left out, {why}: {count} clips" for why, count in result.left_out.items() if count]
     test = result.scores["test"]
     rows: list[tuple[str, ...]] = [("test score", "recurrent", "mean-pool baseline", "difference")]
     for name, score in test["recurrent"].items():
@@ -79,6 +81,7 @@ def summary(result: "TrainResult") -> str:
     return "\n".join(
         [
             f"{result.task}: {sides}",
+            *dropped,
             *result.notices,
             "",
             *(line.rstrip() for line in table),

@@ -15,11 +15,14 @@ class TrainSettings:
     target: str
     """Column of the manifest to predict."""
     task: str = "auto"
-    """binary, multiclass or regression; auto infers it from the column."""
+    """binary, multiclass or regression; auto takes two values for binary, texts and up to ten whole
+    numbers for multiclass, other numbers for regression."""
     positive: str | None = None
     """Binary: the class whose probability is scored; default: the last in sorted order."""
     group: str | None = None
     """Column whose values (patient, subject, scene) stay whole on one side of the split."""
+    blank_group: str = "error"
+    """Clips whose group is blank: error, or own (each is taken for a group of its own)."""
     split_column: str | None = None
     """Column that says train, validation or test; default: the split is made."""
     validation_fraction: float = 0.15
@@ -74,6 +77,7 @@ class TrainSettings:
             ("head", HEADS),
             ("unmatched", ON_PROBLEM),
             ("blank_target", ON_PROBLEM),
+            ("blank_group", ("error", "own")),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(

@@ -53,7 +53,9 @@ def provenance(data: TrainingData, folder: Path, settings: TrainSettings) -> dic
         "format": RUN_FORMAT,
         "format_version": RUN_FORMAT_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command_line(store.path, manifest.path, folder, settings),
+        "command": command_line(
+            store.path.absolute(), manifest.path.absolute(), folder.absolute(), settings
+        ),
         "software": software_versions(),
         "settings": dataclasses.asdict(settings),
         "store": {

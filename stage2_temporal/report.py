@@ -75,7 +75,7 @@ def format_number(value: float | None) -> str:
 def display_name(name: str) -> str:
     """Return the usual spelling of a score's or column's name: `auroc` is AUROC."""
     special = {"auroc": "AUROC", "auprc": "AUPRC", "mae": "MAE", "rmse": "RMSE", "mse": "MSE"}
-    special |= {"r2": "R²", "f1": "F1", "brier": "Brier"}
+    special |= {"pearson": "Pearson r", "r2": "R²", "f1": "F1", "brier": "Brier"}
     return " ".join(special.get(word, word) for word in name.split("_"))
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def new_run_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     path = path.resolve()  # "." and links get the name of the folder they mean
     check_free(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     partial.mkdir()
     try:
         yield partial
@@ -56,7 +56,7 @@ def _is_run_folder(path: Path) -> bool:
 def _take_name(partial: Path, path: Path, *, overwrite: bool) -> None:
     check_free(path, overwrite=overwrite)
     if path.exists():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
         path.rename(old)
         partial.rename(path)
         shutil.rmtree(old)

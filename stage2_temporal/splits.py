@@ -33,6 +33,7 @@ _SHUFFLE_BUDGET = 15_000  # groups x folds over all shuffles: under half a secon
 _WORTHWHILE = 1e-4  # a smaller gain in fit is not worth a move; it also ends the search
 _SHORT = 10.0  # misfit of one missing class, above any misfit of sizes
 _NUM_EXAMPLES = 5
+_NUM_SHOWN = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +147,10 @@ def split_holdout(
     table = np.zeros((len(group_names), len(numbers)), dtype=np.intp)
     np.add.at(table, (group, stratum), 1)
     required = table > 0 if require_all_strata else np.ones((len(table), 1), dtype=bool)
-    overview = _overview(table, [_stratum_name(n, stratum_names) for n in numbers])
+    names = [_stratum_name(n, stratum_names) for n in numbers]
+    overview = _overview(table, names)
     if len(table) < 3 or required.sum(axis=0).min() < 3:
-        raise ValueError(_too_few_groups(overview, len(table), numbers, required))
+        raise ValueError(_too_few_groups(overview, len(table), names, required))
     for test in _cuts(_Cut(table, required, test_fraction, keep=2), seed=[seed, 0]):
         rest = np.flatnonzero(~test)
         relative = validation_fraction / (1 - test_fraction)
@@ -303,21 +305,26 @@ def _stratum_name(number: int, names: Sequence[str] | None) -> str:
 
 def _overview(table: NDArray[np.intp], names: Sequence[str]) -> str:
     rows = zip(names, table.sum(axis=0), (table > 0).sum(axis=0), strict=True)
-    return "; ".join(f"{name}: {clips} clips in {groups} groups" for name, clips, groups in rows)
+    return _some([f"{name}: {clips} clips in {groups} groups" for name, clips, groups in rows])
+
+
+def _some(texts: Sequence[str]) -> str:
+    rest = len(texts) - _NUM_SHOWN
+    return "; ".join(texts[:_NUM_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _too_few_groups(
-    overview: str, num_groups: int, numbers: NDArray[Any], required: NDArray[np.bool_]
+    overview: str, num_groups: int, names: Sequence[str], required: NDArray[np.bool_]
 ) -> str:
     if num_groups < 3:
         return (
             f"{num_groups} groups cannot fill train, validation and test: expected 3 or more; "
             f"group by something finer, or name the sides in a split column. {overview}."
         )
-    scarce = numbers[required.sum(axis=0) < 3].tolist()
+    scarce = [name for name, few in zip(names, required.sum(axis=0) < 3, strict=True) if few]
     return (
-        f"classes {scarce} have fewer than 3 groups, so they cannot be in train, validation and "
-        f"test: expected 3 or more. {overview}. {_REMEDY}"
+        f"fewer than 3 groups have {_some(scarce)}, which therefore cannot be in train, validation "
+        f"and test: expected 3 groups or more of each class. {overview}. {_REMEDY}"
     )
 
 

@@ -38,6 +38,8 @@ class TrainResult:
         sides: Clips and groups of train, validation and test.
         scores: By side (validation, test), model (recurrent, mean_pool, or their
             difference) and name of the score.
+        group: The group column.
+        left_out: How many clips were dropped, by reason.
         notices: Remarks worth reading.
     """
 
@@ -45,6 +47,8 @@ class TrainResult:
     task: str
     sides: dict[str, dict[str, int]]
     scores: Scores
+    group: str | None
+    left_out: dict[str, int]
     notices: tuple[str, ...]
 
 
@@ -72,6 +76,18 @@ def train(
     folder = Path(run)
     check_free(folder, overwrite=settings.overwrite)
     data = load_data(store, manifest, settings)
+    with new_run_folder(folder, overwrite=settings.overwrite) as partial:
+        return _train_into(partial, folder, data, settings, show_progress=show_progress)
+
+
+def _train_into(
+    partial: Path,
+    folder: Path,
+    data: TrainingData,
+    settings: TrainSettings,
+    *,
+    show_progress: bool,
+) -> TrainResult:
     load_keras(settings.backend)
     # These build on Keras when they are imported, so the backend is chosen first.
     from stage2_temporal import fitting
@@ -92,23 +108,24 @@ def train(
         "mean_pool": _baseline(data),
     }
     scores = _all_scores(data, predictions, settings)
-    with new_run_folder(folder, overwrite=settings.overwrite) as partial:
-        write_json(partial / "settings.json", provenance(data, folder, settings))
-        description = data_description(data, draw, settings)
-        write_json(partial / "data.json", {**description, "best_epoch": fit.best_epoch})
-        write_json(partial / "metrics.json", metrics_document(data, scores, settings))
-        split_table(data).to_csv(partial / "split.csv", index=False)
-        fit.history.assign(learning_rate=settings.learning_rate).to_csv(
-            partial / "history.csv", index=False
-        )
-        predictions_table(data, predictions).to_csv(partial / "predictions.csv", index=False)
-        fit.model.save(partial / "model.keras")
-        write_report(partial)
+    write_json(partial / "settings.json", provenance(data, folder, settings))
+    description = data_description(data, draw, settings)
+    write_json(partial / "data.json", {**description, "best_epoch": fit.best_epoch})
+    write_json(partial / "metrics.json", metrics_document(data, scores, settings))
+    split_table(data).to_csv(partial / "split.csv", index=False)
+    fit.history.assign(learning_rate=settings.learning_rate).to_csv(
+        partial / "history.csv", index=False
+    )
+    predictions_table(data, predictions).to_csv(partial / "predictions.csv", index=False)
+    fit.model.save(partial / "model.keras")
+    write_report(partial)
     return TrainResult(
         folder=folder,
         task=data.target.task,
         sides=count_sides(data.partition),
         scores=scores,
+        group=settings.group,
+        left_out=data.clips.left_out,
         notices=data.partition.notices,
     )
 

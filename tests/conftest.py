@@ -62,6 +62,7 @@ def facts_of(video_id: str) -> SourceFacts:
     return SourceFacts(
         source_path=f"/videos/{video_id[:40]}.mp4",
         source_size_bytes=1000,
+        source_modified_ns=1,
         source_hash="0" * 32,
         source_width=48,
         source_height=32,

@@ -73,6 +73,6 @@ def test_python_examples_run(document: str, folder: Path, monkeypatch: pytest.Mo
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert code
     for block in code:
-        small = block.replace('extract("videos.csv", "store")', "").replace("clip_0001", "1")
-        small = small.replace('group="patient")', 'group="patient", epochs=2, overwrite=True)')
+        small = re.sub(r"^extract\(.*$", "", block, flags=re.MULTILINE).replace("clips/a", "1")
+        small = small.replace('group="patient")', 'group="patient", epochs=2)')
         exec(compile(small, document, "exec"), {})  # noqa: S102

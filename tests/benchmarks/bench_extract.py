@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract.backbones import Embedder
-from stage1_extract.clips import Clip, FrameChunk, FrameRecipe
+from stage1_extract.clips import FrameChunk, FrameRecipe
 from stage1_extract.config import ExtractSettings
 from stage1_extract.decoding import decode_clips
 from stage1_extract.extract import extract
-from stage1_extract.manifest import Manifest, read_manifest
+from stage1_extract.manifest import Clip, Manifest, read_manifest
 from stage1_extract.sampling import parse_sampling
 
 ROUNDS = 3

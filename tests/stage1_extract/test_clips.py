@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stage1_extract.clips import Clip, FrameChunk, FrameRecipe, Restart, covered_part, read_clip
+from stage1_extract.clips import FrameChunk, FrameRecipe, Restart, covered_part, read_clip
+from stage1_extract.manifest import Clip
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.sources import FrameIndex, VideoError
 from stage1_extract.store import SourceFacts

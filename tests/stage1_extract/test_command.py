@@ -180,7 +180,7 @@ def failing(error: BaseException) -> dict[str, CommandEntry]:
     [
         (ValueError("a wrong value"), 2, "prog: error: a wrong value\n"),
         (OSError("a full disk"), 2, "prog: error: a full disk\n"),
-        (KeyboardInterrupt(), 130, "what was finished is kept"),
+        (KeyboardInterrupt(), 130, "stopped"),
     ],
 )
 def test_foreseen_errors_become_exit_codes(

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from stage1_extract import decoding
-from stage1_extract.clips import Clip, FrameChunk, FrameRecipe
+from stage1_extract.clips import FrameChunk, FrameRecipe
 from stage1_extract.decoding import ClipEvent, decode_clips
+from stage1_extract.manifest import Clip
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.sources import VideoError
 from stage1_extract.store import SourceFacts

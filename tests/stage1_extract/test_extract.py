@@ -168,12 +168,16 @@ def test_fail_fast_stops_at_the_first_failure(tmp_path: Path) -> None:
     summary = extract(manifest, tmp_path / "store", replace(SETTINGS, fail_fast=True, decoders=1))
     assert [failure.video_id for failure in summary.failures] == ["bad"]
     assert summary.num_stored < 40
+    assert summary.num_not_tried == 40 - summary.num_stored
+    again = extract(manifest, tmp_path / "store", replace(SETTINGS, fail_fast=True))
+    assert (again.num_stored, len(again.failures)) == (0, 1)
 
 
 def test_other_settings_are_refused_with_both_sides_shown(clips: Path, tmp_path: Path) -> None:
     extract(clips, tmp_path / "store", SETTINGS)
+    unloaded = replace(SETTINGS, sampling="stride:2", weights="not needed to tell.h5")
     with pytest.raises(StoreError, match="'uniform:6' against 'stride:2'") as raised:
-        extract(clips, tmp_path / "store", replace(SETTINGS, sampling="stride:2"))
+        extract(clips, tmp_path / "store", unloaded)
     assert "weights_sha256" not in str(raised.value)
     with pytest.raises(StoreError, match="weights_sha256"):
         extract(clips, tmp_path / "store", replace(SETTINGS, seed=1))
@@ -182,8 +186,28 @@ def test_other_settings_are_refused_with_both_sides_shown(clips: Path, tmp_path:
 def test_an_id_that_names_another_file_now_is_refused(clips: Path, tmp_path: Path) -> None:
     extract(clips, tmp_path / "store", SETTINGS)
     write_clip(tmp_path / "clip 2.mp4", seed=9, num_frames=40)
-    with pytest.raises(StoreError, match=r"another file size.*'clip 2'"):
+    with pytest.raises(StoreError, match=r"another file content.*'clip 2'"):
         extract(clips, tmp_path / "store", SETTINGS)
+
+
+def test_files_of_one_size_that_were_swapped_are_refused(tmp_path: Path) -> None:
+    for name, content in (("a.mp4", 1), ("b.mp4", 2)):
+        write_clip(tmp_path / name, seed=content)
+    sizes = [(tmp_path / name).stat().st_size for name in ("a.mp4", "b.mp4")]
+    with (tmp_path / "ab"[sizes.index(min(sizes))]).with_suffix(".mp4").open("ab") as smaller:
+        smaller.write(bytes(max(sizes) - min(sizes)))  # padding behind the last box
+    manifest = write_manifest(tmp_path, ["a.mp4", "b.mp4"])
+    extract(manifest, tmp_path / "store", SETTINGS)
+    for old, new in (("a", "c"), ("b", "a"), ("c", "b")):
+        (tmp_path / f"{old}.mp4").rename(tmp_path / f"{new}.mp4")
+    with pytest.raises(StoreError, match=r"2 clips .* another file content"):
+        extract(manifest, tmp_path / "store", SETTINGS)
+
+
+def test_a_copied_file_of_another_time_is_the_same_file(clips: Path, tmp_path: Path) -> None:
+    extract(clips, tmp_path / "store", SETTINGS)
+    os.utime(tmp_path / "clip 2.mp4", (1, 1))
+    assert extract(clips, tmp_path / "store", SETTINGS).num_present == 5
 
 
 def test_clips_cut_from_one_file_are_sequences_of_their_own(tmp_path: Path) -> None:

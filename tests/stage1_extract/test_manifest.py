@@ -8,8 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from stage1_extract.clips import Clip
-from stage1_extract.manifest import ManifestError, is_missing, read_manifest
+from stage1_extract.manifest import Clip, ManifestError, is_missing, read_manifest
 
 
 @pytest.fixture
@@ -103,7 +102,7 @@ def test_rows_of_a_filtered_parquet_table_are_counted_from_its_start(folder: Pat
         {"path": ["a.mp4", "a.mp4", "b.avi", "gone.mp4"]}, index=["p", "q", "r", "s"]
     )
     table.iloc[1:].to_parquet(folder / "m.parquet")
-    assert problems(folder / "m.parquet") == [f"row 2: {folder / 'gone.mp4'} does not exist"]
+    assert problems(folder / "m.parquet") == [f"row 2: {str(folder / 'gone.mp4')!r} does not exist"]
     table.iloc[:3].to_parquet(folder / "m.parquet")
     assert [text.split(":")[0] for text in problems(folder / "m.parquet")] == ["row 0", "row 1"]
 
@@ -128,9 +127,9 @@ def test_all_problems_are_listed_with_their_lines(folder: Path) -> None:
     )
     found = problems(write(folder, text))
     expected = [
-        ("line 3", "gone.mp4 does not exist"),
-        ("line 4", "sub is not a file"),
-        ("line 5", "pipe.mp4 is not a file"),
+        ("line 3", "gone.mp4' does not exist"),
+        ("line 4", "sub' is not a file"),
+        ("line 5", "pipe.mp4' is not a file"),
         ("line 6", "the path is blank"),
         ("line 7", "video_id is blank"),
         ("line 8", "start_seconds is not a time"),
@@ -151,6 +150,7 @@ def test_equal_default_ids_are_told_with_a_remedy(folder: Path) -> None:
     (folder / "a.avi").touch()
     found = problems(write(folder, "path\na.mp4\na.avi\n"))
     assert len(found) == 2
+    assert "(made from the path)" in found[0]
     assert "give each row its own video_id" in found[0]
 
 
@@ -230,3 +230,21 @@ def test_real_manifests_are_read_whole(shared_data: Path, name: str) -> None:
     manifest = read_manifest(path)
     assert len(manifest.clips) == {"lung_ultrasound": 130, "drone_infrared": 365}[name]
     assert all(clip.path.is_file() for clip in manifest.clips)
+
+
+@pytest.mark.parametrize("header", ["path,end_seconds ", "path,End_Seconds", "path, Video ID"])
+def test_columns_that_nearly_have_a_known_name_do_not_pass_for_others(
+    folder: Path, header: str
+) -> None:
+    path = write(folder, f"{header}\na.mp4,1\n")
+    if header.endswith("end_seconds "):
+        assert read_manifest(path).clips[0].end_seconds == 1
+    else:
+        with pytest.raises(ManifestError, match=r"write it '(end_seconds|video_id)'"):
+            read_manifest(path)
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolon"), ("\t", "tab")])
+def test_other_separators_are_recognised(folder: Path, mark: str, name: str) -> None:
+    with pytest.raises(ManifestError, match=f"it looks {name}-separated"):
+        read_manifest(write(folder, f"path{mark}label\na.mp4{mark}1\n"))

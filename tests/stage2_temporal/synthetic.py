@@ -22,10 +22,11 @@ from stage2_temporal.config import TrainSettings
 Sequences = Mapping[str, NDArray[Any]]
 
 
-def facts(source: str) -> SourceFacts:
+def facts(source: str, start: float = np.nan, end: float = np.nan) -> SourceFacts:
     return SourceFacts(
         source_path=f"{source}.mp4",
         source_size_bytes=1,
+        source_modified_ns=1,
         source_hash=hashlib.sha256(source.encode()).hexdigest()[:32],
         source_width=8,
         source_height=8,
@@ -33,8 +34,8 @@ def facts(source: str) -> SourceFacts:
         source_duration_seconds=1.0,
         source_frame_count=25,
         source_stated_frame_count=25,
-        clip_start_seconds=np.nan,
-        clip_end_seconds=np.nan,
+        clip_start_seconds=start,
+        clip_end_seconds=end,
     )
 
 
@@ -44,12 +45,14 @@ def write_store(
     *,
     dtype: str = "float32",
     sources: Mapping[str, str] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
     view: int = 0,
     shard: str = "a.h5",
 ) -> EmbeddingStore:
     """Write one shard with the sequences, and open the store.
 
-    `sources` names the file that a sequence was cut from; by default each has its own.
+    `sources` names the file that a sequence was cut from; by default each has its own. `ranges`
+    says from when to when, in seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     blocks = [np.asarray(frames, dtype) for frames in sequences.values()]
@@ -58,8 +61,9 @@ def write_store(
         hasher = embedding_hasher()
         hasher.update(block.tobytes())
         source = (sources or {}).get(video_id, video_id)
+        part = (ranges or {}).get(video_id, (np.nan, np.nan))
         records.append(
-            SequenceRecord(video_id, view, len(block), hasher.hexdigest(), facts(source))
+            SequenceRecord(video_id, view, len(block), hasher.hexdigest(), facts(source, *part))
         )
     num_frames = sum(map(len, blocks))
     write_shard(

@@ -211,7 +211,7 @@ def test_target_may_stand_in_the_file(tmp_path: Path) -> None:
         ("unit = 8\n", "unknown setting 'unit'; did you mean 'units'?"),
         ("batchsize = 8\n", "did you mean 'batch_size'?"),
         ("units = \n", "is not valid TOML"),
-        ("[units]\nx = 1\n", "units is a dict; expected a text, number or list"),
+        ("[units]\nx = 1\n", "units is a dict; expected a text, number or truth value"),
     ],
 )
 def test_wrong_file_is_explained(

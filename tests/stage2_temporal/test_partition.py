@@ -23,13 +23,14 @@ def partition(
     *,
     sequences: Mapping[str, NDArray[Any]] | None = None,
     sources: Mapping[str, str] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
     num_clips: int = 24,
     columns: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Partition:
     """Partition clips whose label alternates."""
     sequences = sequences or planted([2] * num_clips)
-    store = write_store(folder / "store", sequences, sources=sources)
+    store = write_store(folder / "store", sequences, sources=sources, ranges=ranges)
     labels = [("sick", "well")[i % 2] for i in range(len(sequences))]
     path = write_manifest(
         folder / "m.csv", list(sequences), **{"label": labels, **dict(columns or {})}
@@ -53,7 +54,7 @@ def test_groups_stay_whole(tmp_path: Path, seed: int) -> None:
     found = partition(tmp_path, columns={"patient": patient}, group="patient", seed=seed)
     assert_whole(found, patient)
     assert found.group_names.tolist() == patient
-    assert found.notices == ()
+    assert not any("--group" in notice for notice in found.notices)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -91,8 +92,10 @@ def test_one_seed_gives_one_split_and_another_another(tmp_path: Path) -> None:
 
 def test_blank_groups_stand_alone_and_are_noticed(tmp_path: Path) -> None:
     patient = ["p0", "p0", "", " ", "NA", *(f"p{i}" for i in range(5, 24))]
-    found = partition(tmp_path, columns={"patient": patient}, group="patient")
-    assert found.notices == ("3 clips have no patient; each was taken for a group of its own",)
+    with pytest.raises(ValueError, match=r"3 clips have no 'patient', e\.g\. \['v002', .*own"):
+        partition(tmp_path / "error", columns={"patient": patient}, group="patient")
+    found = partition(tmp_path, columns={"patient": patient}, group="patient", blank_group="own")
+    assert "3 clips have no patient; each was taken for a group of its own" in found.notices
     assert found.group_names[:5].tolist() == ["p0", "p0", "", "", ""]
     assert len(set(found.groups)) == 23
 
@@ -118,12 +121,55 @@ def test_split_column_with_equal_content_on_two_sides_is_a_leak(tmp_path: Path) 
         partition(tmp_path, sequences=sequences, columns={"side": SIDES}, split_column="side")
 
 
-def test_split_column_with_one_file_on_two_sides_is_noticed(tmp_path: Path) -> None:
-    sources = {"v000": "long", "v004": "long"}
-    found = partition(
-        tmp_path, num_clips=6, sources=sources, columns={"side": SIDES}, split_column="side"
+def two_parts(folder: Path, first: tuple[float, float], second: tuple[float, float]) -> Partition:
+    """v000 in train and v004 in test are cut from one file."""
+    return partition(
+        folder,
+        num_clips=6,
+        sources={"v000": "long", "v004": "long"},
+        ranges={"v000": first, "v004": second},
+        columns={"side": SIDES},
+        split_column="side",
     )
-    assert [n.startswith("1 source files have clips on two sides") for n in found.notices] == [True]
+
+
+def test_split_within_a_recording_is_noticed(tmp_path: Path) -> None:
+    found = two_parts(tmp_path, (0.0, 5.0), (5.0, np.nan))
+    assert any(n.startswith("1 source files have clips on two sides") for n in found.notices)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((0.0, 5.0), (4.9, 9.0)), ((4.9, 9.0), (0.0, 5.0)), ((np.nan, np.nan), (5.0, 6.0))],
+)
+def test_parts_of_a_recording_that_overlap_on_two_sides_are_a_leak(
+    tmp_path: Path, first: tuple[float, float], second: tuple[float, float]
+) -> None:
+    with pytest.raises(LeakageError, match=r"v00[04] .* v00[04] .*same part of one recording"):
+        two_parts(tmp_path, first, second)
+
+
+def test_missing_group_column_is_noticed(tmp_path: Path) -> None:
+    found = partition(tmp_path, num_clips=150)
+    assert [n.startswith("no --group was given") for n in found.notices] == [True]
+
+
+def test_few_test_groups_are_noticed(tmp_path: Path) -> None:
+    found = partition(tmp_path, columns={"patient": [f"p{i}" for i in range(24)]}, group="patient")
+    assert [n.startswith("the test side has 5 independent groups") for n in found.notices] == [True]
+
+
+def test_groups_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:
+    patient = ["P1", "p1", *(f"p{i}" for i in range(2, 24))]
+    with pytest.raises(ValueError, match=r"differ only in case: \[\['P1', 'p1'\]\]"):
+        partition(tmp_path, columns={"patient": patient}, group="patient")
+
+
+def test_copies_are_named(tmp_path: Path) -> None:
+    sequences = planted([2] * 24)
+    sequences["v003"] = sequences["v002"]
+    found = partition(tmp_path, sequences=sequences)
+    assert "2 clips are copies of each other, e.g. ['v002', 'v003']" in found.notices
 
 
 def test_split_column_that_leaves_a_class_out_of_training_is_an_error(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_class_of_two_groups_is_named_with_its_counts() -> None:
     classes = np.array([0] * 6 + [1] * 5)
     groups = np.array([0, 1, 2, 3, 4, 5, 6, 6, 6, 7, 7])
     message = (
-        r"classes \[1\] have fewer than 3 groups.*"
+        r"fewer than 3 groups have covid \(class 1\), .*"
         r"healthy \(class 0\): 6 clips in 6 groups; covid \(class 1\): 5 clips in 2 groups.*Merge"
     )
     with pytest.raises(ValueError, match=message):
