@@ -71,7 +71,7 @@ def run(arguments: Run) -> int:
     )
     if summary.num_not_tried:
         print(f"Stopped at the first failure: {summary.num_not_tried} clips were not tried.")
-    _print_some("look at these", summary.notes)
+    _print_some("to look at", summary.notes)
     _print_some("failed", [f"{f.video_id}: {f.reason}" for f in summary.failures])
     if summary.failures:
         print(f"All failures: {arguments.store}/failures.jsonl; --retry-failed tries them again.")
