@@ -240,6 +240,8 @@ def start_extraction(manifest: Path, store: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        # A job in the background of a shell starts with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
