@@ -3,22 +3,19 @@
 import dataclasses
 import json
 import sys
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from stage1_extract.command import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
     CommandEntry,
+    ManifestPath,
+    StorePath,
     run_command,
 )
 from stage1_extract.config import ExtractSettings
 
 _SHOWN = 10
-StorePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
-ManifestPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
 
 
 @dataclasses.dataclass(frozen=True)

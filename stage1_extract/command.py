@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -21,6 +21,8 @@ EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 Command = TypeVar("Command")
+StorePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
+ManifestPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
 
 
 @dataclasses.dataclass(frozen=True)

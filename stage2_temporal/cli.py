@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from stage1_extract.command import EXIT_DONE, CommandEntry, run_command
+from stage1_extract.command import (
+    EXIT_DONE,
+    CommandEntry,
+    ManifestPath,
+    StorePath,
+    run_command,
+)
 from stage2_temporal.config import TrainSettings
 
 if TYPE_CHECKING:
     from stage2_temporal.bootstrap import Score
     from stage2_temporal.train import TrainResult
 
-StorePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
-ManifestPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 

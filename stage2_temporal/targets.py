@@ -92,25 +92,22 @@ def join_targets(
         video_id: i for i, video_id in enumerate(store.video_ids.tolist()) if store.views[i] == 0
     }
     ids = manifest.table["video_id"].tolist()
-    absent = [i for i in ids if i not in position_of]
-    extra = sorted(position_of.keys() - set(ids))
     blank = is_missing(column).to_numpy()
-    blank_ids = [i for i, is_blank in zip(ids, blank, strict=True) if is_blank and i in position_of]
     left_out = {
         "not in the store": _allow(
-            absent,
+            [i for i in ids if i not in position_of],
             unmatched == "drop",
             f"clips of {manifest.path} are not in {store.path} (failed or not extracted yet?)",
             "run `stage1-extract run` for them, or leave them out with --unmatched drop",
         ),
         "not in the manifest": _allow(
-            extra,
+            sorted(position_of.keys() - set(ids)),
             unmatched == "drop",
             f"sequences of {store.path} are not in {manifest.path}",
             "add them to the manifest, or leave them out with --unmatched drop",
         ),
         "blank target": _allow(
-            blank_ids,
+            [i for i, is_blank in zip(ids, blank, strict=True) if is_blank and i in position_of],
             blank_target == "drop",
             f"clips have no {target!r}",
             "fill the column in, or leave them out with --blank-target drop",

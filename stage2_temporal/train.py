@@ -92,7 +92,6 @@ def _train_into(
     # These build on Keras when they are imported, so the backend is chosen first.
     from stage2_temporal import fitting
 
-    draw = fitting.training_draw(data.target, data.partition.split.train, settings)
     fit = fitting.fit_recurrent(
         data.store,
         data.clips.positions,
@@ -108,15 +107,22 @@ def _train_into(
         "mean_pool": _baseline(data),
     }
     scores = _all_scores(data, predictions, settings)
-    write_json(partial / "settings.json", provenance(data, folder, settings))
+    draw = fitting.training_draw(data.target, data.partition.split.train, settings)
     description = data_description(data, draw, settings)
-    write_json(partial / "data.json", {**description, "best_epoch": fit.best_epoch})
-    write_json(partial / "metrics.json", metrics_document(data, scores, settings))
-    split_table(data).to_csv(partial / "split.csv", index=False)
-    fit.history.assign(learning_rate=settings.learning_rate).to_csv(
-        partial / "history.csv", index=False
-    )
-    predictions_table(data, predictions).to_csv(partial / "predictions.csv", index=False)
+    documents = {
+        "settings.json": provenance(data, folder, settings),
+        "data.json": {**description, "best_epoch": fit.best_epoch},
+        "metrics.json": metrics_document(data, scores, settings),
+    }
+    tables = {
+        "split.csv": split_table(data),
+        "history.csv": fit.history.assign(learning_rate=settings.learning_rate),
+        "predictions.csv": predictions_table(data, predictions),
+    }
+    for name, document in documents.items():
+        write_json(partial / name, document)
+    for name, table in tables.items():
+        table.to_csv(partial / name, index=False)
     fit.model.save(partial / "model.keras")
     write_report(partial)
     return TrainResult(
