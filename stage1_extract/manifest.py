@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from stage1_extract.sources import Clip
+
 _MAX_PROBLEMS_SHOWN = 20
 _RESERVED = {"path", "video_id", "start_seconds", "end_seconds"}
 _MISSING = {"", "nan", "na", "n/a", "null"}
@@ -16,16 +18,6 @@ _MISSING = {"", "nan", "na", "n/a", "null"}
 
 class ManifestError(ValueError):
     """A manifest cannot be used: all its problems, each with its row."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-    """What is to be embedded as one sequence: a video file, or a part of it."""
-
-    video_id: str
-    path: Path
-    start_seconds: float | None = None
-    end_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,9 +197,10 @@ def _row_problems(
 
 def _file_problem(path: Path) -> str:
     try:
-        if path.is_file():
+        if path.is_file() or path.is_dir():  # a folder of images is a source too
             return ""
-        return f"{str(path)!r} is not a file" if path.exists() else f"{str(path)!r} does not exist"
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        return f"{str(path)!r} {what}"
     except OSError as error:  # too long a name: a quote that is not closed swallows lines
         return f"{str(path)[:80]!r}... is no path: {error.strerror}"
 

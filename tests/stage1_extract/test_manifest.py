@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from stage1_extract.manifest import Clip, ManifestError, is_missing, read_manifest
+from stage1_extract.manifest import ManifestError, is_missing, read_manifest
+from stage1_extract.sources import Clip
 
 
 @pytest.fixture

@@ -8,15 +8,10 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from stage1_extract.sources import (
-    FrameIndex,
-    VideoError,
-    check_file,
-    hash_file,
-    open_video,
-    scan_video,
-)
+from stage1_extract.sources import FrameIndex, VideoError, check_file
+from stage1_extract.videos import lacks_gif_end, open_video, scan_video
 from tests.conftest import VideoFactory, numbers_shown
 
 
@@ -157,13 +152,28 @@ def test_half_an_avi_yields_the_frames_that_are_left(make_video: VideoFactory) -
     assert 5 < index.num_frames < 35
 
 
-def test_equal_content_has_equal_hash(make_video: VideoFactory, tmp_path: Path) -> None:
-    path = make_video("a.mp4", 5)
-    copy = tmp_path / "b.mp4"
-    copy.write_bytes(path.read_bytes())
-    assert hash_file(copy) == hash_file(path)
-    copy.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    assert hash_file(copy) != hash_file(path)
+def test_playlists_under_a_videos_name_are_refused(make_video: VideoFactory) -> None:
+    folder = make_video("real.mp4", 3).parent
+    playlists = {
+        "hls.mp4": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nreal.mp4\n#EXT-X-ENDLIST\n",
+        "concat.mp4": "ffconcat version 1.0\nfile real.mp4\n",
+    }
+    for name, text in playlists.items():
+        (folder / name).write_text(text)
+        with pytest.raises(VideoError, match="cannot be opened as a video"):
+            scan_video(folder / name)
+
+
+def test_gif_without_its_end_is_recognised(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((16, 16), 60 * k, np.uint8)) for k in range(4)]
+    path = tmp_path / "v.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    assert scan_video(path).num_frames == 4
+    assert not lacks_gif_end(path)
+    path.write_bytes(path.read_bytes() + bytes(7))  # padding does no harm
+    assert not lacks_gif_end(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert lacks_gif_end(path)
 
 
 # FrameIndex.corrected

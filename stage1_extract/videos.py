@@ -1,0 +1,174 @@
+"""Video files through OpenCV: what a file holds, and its frames in order."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# FFmpeg's and OpenCV's complaints about damaged files would fill the terminal; ours name the video.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+# Formats that hold their video themselves. A playlist (HLS, DASH, concat) under a video's name
+# would make FFmpeg open other files, or addresses.
+_FORMATS = (
+    "mov,mp4,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,ivf,obu,flv,asf,gif,apng,"
+    "ogg,mjpeg,mxf,dv,nut,rm,wtv,swf,vob,3gp,yuv4mpegpipe,nsv,roq,smk,bink,film_cpk,ea,amv"
+)
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the only way to hand them to FFmpeg
+os.environ.setdefault(_OPTIONS, f"format_whitelist;{_FORMATS}|protocol_whitelist;file")
+_WHOLE_FRAMES = "|fflags;discardcorrupt"
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stage1_extract.sources import Beat, FrameIndex, VideoError, nominal_times, rising
+
+
+def scan_video(path: Path, beat: Beat = lambda: None) -> FrameIndex:
+    """Read a file's packets without decoding them: about 3 % of the cost of decoding.
+
+    Headers cannot be trusted for the number of frames (MPEG program streams have none, AVI files
+    state dropped frames), so it is counted, as torchcodec does in its exact mode.
+
+    Raises:
+        VideoError: The file is no video that FFmpeg opens.
+    """
+    with _capture(path, (cv2.CAP_PROP_FORMAT, -1)) as capture:
+        stated_frames = int(max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        stamps, is_key = [], []
+        while capture.grab():
+            stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            is_key.append(capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME) > 0)
+            beat()
+    fps = fps if math.isfinite(fps) and fps > 0 else 0.0
+    # Packets come in decoding order; sorted, their times are those of presentation.
+    order = np.argsort(np.array(stamps, np.float64), kind="stable")
+    times = np.array(stamps, np.float64)[order]
+    if not rising(times):
+        return FrameIndex(nominal_times(len(times), fps), stated_frames, fps)
+    keyframes = np.flatnonzero(np.array(is_key)[order])
+    return FrameIndex(times, stated_frames, fps, keyframes.astype(np.int64))
+
+
+class VideoFrames:
+    """The frames of an opened video in order, each decoded once, only the wanted ones converted.
+
+    Attributes:
+        width, height: Size in pixels after the file's orientation was applied; 0 before the first
+            frame was converted.
+        decoded_times: Time of every frame decoded so far, in seconds, as the decoder reports it.
+    """
+
+    def __init__(self, capture: Any, beat: Beat = lambda: None) -> None:
+        self._capture = capture
+        self._beat = beat
+        self.width = self.height = 0
+        self.decoded_times: list[float] = []
+
+    def wanted(
+        self, frame_numbers: NDArray[np.int64], *, to_the_end: bool
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield (frame number, (H, W, 3) uint8 BGR frame) for the wanted numbers, rising.
+
+        Ends early where the video does. With `to_the_end` the rest is decoded too, so that
+        `decoded_times` tells how many frames there are.
+        """
+        remaining = iter(frame_numbers.tolist())
+        target = next(remaining, None)
+        while (to_the_end or target is not None) and self.decode_next():
+            number = len(self.decoded_times) - 1
+            if number == target:
+                yield number, self.convert()
+                target = next(remaining, None)
+
+    def decode_next(self) -> bool:
+        """Decode one frame; returns False at the end of the video."""
+        self._beat()
+        if not self._capture.grab():
+            return False
+        self.decoded_times.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        return True
+
+    def convert(self) -> NDArray[np.uint8]:
+        """Return the last decoded frame as (H, W, 3) uint8 BGR."""
+        done, frame = self._capture.retrieve()
+        if not done:
+            number = len(self.decoded_times) - 1
+            raise VideoError(f"frame {number} was decoded but could not be converted")
+        self.height, self.width = frame.shape[:2]
+        return np.asarray(frame, np.uint8)
+
+    def jump(self, frame_number: int) -> None:
+        """Ask FFmpeg to go where, at a constant rate, `decode_next` yields that frame number.
+
+        It may land elsewhere: only the times of the frames that follow tell where.
+        """
+        self._beat()
+        self._capture.set(cv2.CAP_PROP_POS_FRAMES, frame_number)
+
+
+@contextmanager
+def open_video(path: Path, beat: Beat = lambda: None) -> Iterator[VideoFrames]:
+    """Open a video for one pass over its frames.
+
+    Raises:
+        VideoError: The file is no video that FFmpeg opens.
+    """
+    with _capture(path) as capture:
+        yield VideoFrames(capture, beat)
+
+
+def lacks_gif_end(path: Path) -> bool:
+    """Return whether a file is a GIF without its last byte, which FFmpeg does not miss."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GIF8":
+            return False
+        file.seek(-min(1024, path.stat().st_size), os.SEEK_END)
+        return not file.read().rstrip(b"\0").endswith(b";")
+
+
+@contextmanager
+def _capture(path: Path, *properties: tuple[int, int]) -> Iterator[Any]:
+    # One decoding thread: with more, OpenCV reports the times of other frames. Several videos are
+    # decoded side by side instead.
+    flat = [cv2.CAP_PROP_N_THREADS, 1, *(value for pair in properties for value in pair)]
+    name = str(path.resolve())
+    if not _is_utf8(name):
+        raise VideoError(f"{path} has a name that is not UTF-8; rename the file, or its folder")
+    with _frames_cut_short_left_out(path):
+        capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, flat)
+    try:
+        if not capture.isOpened():
+            raise VideoError(
+                f"{path} cannot be opened as a video: it is cut short, damaged, or of a kind that "
+                "FFmpeg does not know"
+            )
+        yield capture
+    finally:
+        capture.release()
+
+
+@contextmanager
+def _frames_cut_short_left_out(path: Path) -> Iterator[None]:
+    """Have FFmpeg leave out a frame of which a file cut short holds a part: it comes half grey.
+
+    Not in MPEG streams, where FFmpeg takes whole frames for such parts where recordings are joined.
+    """
+    with path.open("rb") as file:
+        head = file.read(5)
+    given = os.environ[_OPTIONS]
+    is_stream = head.startswith(b"\0\0\1") or b"G" in (head[:1], head[4:])
+    os.environ[_OPTIONS] = given if is_stream else given + _WHOLE_FRAMES
+    try:
+        yield
+    finally:
+        os.environ[_OPTIONS] = given
+
+
+def _is_utf8(name: str) -> bool:
+    """Return whether OpenCV takes a name; one with other bytes crashes it."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
