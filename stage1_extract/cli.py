@@ -1,10 +1,15 @@
 """The command `stage1-extract`: a thin shell over the library."""
 
+import contextlib
 import dataclasses
 import json
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import tyro
+
+from stage1_extract import printing
 from stage1_extract.command import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
@@ -13,9 +18,12 @@ from stage1_extract.command import (
     StorePath,
     run_command,
 )
+from stage1_extract.compact import SHARD_BYTES
 from stage1_extract.config import ExtractSettings
+from stage1_extract.layouts import LayoutName
 
-_SHOWN = 10
+FolderPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.csv")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +35,8 @@ class Run:
     store: StorePath
     """Folder of the store; made if it is not there."""
     settings: ExtractSettings
+    json: bool = False
+    """Print one JSON object instead of text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +55,38 @@ class Verify:
 
     store: StorePath
     """Folder of the store, or one shard."""
+    repair: bool = False
+    """Move damaged shards into the store's folder `quarantine`; their sound sequences stay."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compact:
+    """Merge the small shards of a store into large ones."""
+
+    store: StorePath
+    """Folder of the store."""
+    shard_mb: int = SHARD_BYTES // 10**6
+    """Wanted size of a shard, in MB; those of half of it and more stay as they are."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """Write the manifest of a folder of videos."""
+
+    folder: FolderPath
+    """Where the videos are: files, and folders of images."""
+    out: OutPath
+    """The CSV to write; its paths are relative to its own folder."""
+    layout: LayoutName
+    """class-folders (FOLDER/<label>/...), ucf101, echonet (FileList.csv, Videos/), or flat."""
+    split: int | None = None
+    """Which official split of ucf101: 1, 2 or 3; default: 1, if its lists are there."""
+    overwrite: bool = False
+    """Replace OUT.csv if it is there."""
     json: bool = False
     """Print JSON."""
 
@@ -54,25 +96,19 @@ def run(arguments: Run) -> int:
     from stage1_extract.extract import extract
 
     try:
-        summary = extract(
-            arguments.manifest, arguments.store, arguments.settings, show_progress=True
-        )
+        # What Keras prints (downloads) must not end up in the JSON.
+        with contextlib.redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+            summary = extract(
+                arguments.manifest, arguments.store, arguments.settings, show_progress=True
+            )
     except KeyboardInterrupt:
         print("What was finished is kept; run it again to go on.", file=sys.stderr)
         raise
-    speed = summary.num_frames / max(summary.seconds, 1e-9)
-    print(
-        f"{summary.num_clips} clips: {summary.num_stored} embedded now, {summary.num_present} "
-        f"already there, {len(summary.failures)} failed; {summary.num_frames} frames in "
-        f"{summary.seconds:.1f} s ({speed:.0f} frames/s)"
-    )
-    if summary.num_not_tried:
-        print(f"Stopped at the first failure: {summary.num_not_tried} clips were not tried.")
-    _print_some("to look at", summary.notes)
-    _print_some("failed", [f"{f.video_id}: {f.reason}" for f in summary.failures])
-    if summary.failures:
-        print(f"All failures: {arguments.store}/failures.jsonl; --retry-failed tries them again.")
-    print(f"Store: {arguments.store} (fingerprint {summary.fingerprint})")
+    if arguments.json:
+        extra = {"num_not_tried": summary.num_not_tried, "store": str(arguments.store)}
+        _print_json({**dataclasses.asdict(summary), **extra})
+    else:
+        print(printing.run_text(summary, arguments.store))
     return EXIT_SOME_FAILED if summary.failures else EXIT_DONE
 
 
@@ -81,30 +117,61 @@ def info(arguments: Info) -> int:
     from stage1_extract.upkeep import describe_store
 
     description = describe_store(arguments.store)
-    print(json.dumps(description, indent=2) if arguments.json else _as_text(description))
+    if arguments.json:
+        _print_json(description)
+    else:
+        print(printing.info_text(description))
     return EXIT_DONE
 
 
 def verify(arguments: Verify) -> int:
-    """Verify a store and print what is wrong with it."""
+    """Verify or repair a store and print what is wrong with it."""
     from stage1_extract.upkeep import verify_store
 
-    result = verify_store(arguments.store)
+    result = verify_store(arguments.store, repair=arguments.repair)
     if arguments.json:
-        print(json.dumps({**dataclasses.asdict(result), "sound": result.sound}, indent=2))
-    elif result.sound:
-        print(f"{result.num_sequences} sequences, every checksum right")
+        _print_json({**dataclasses.asdict(result), "sound": result.sound})
     else:
-        _print_some("unreadable shards", result.bad_shards)
-        _print_some("sequences whose embeddings changed", result.bad_sequences)
-        print("Move the named shards away and run `stage1-extract run` again.")
+        print(printing.verify_text(result, arguments.store, repaired=arguments.repair))
     return EXIT_DONE if result.sound else EXIT_SOME_FAILED
+
+
+def compact(arguments: Compact) -> int:
+    """Compact a store and print what was done."""
+    from stage1_extract.compact import compact_store
+
+    result = compact_store(arguments.store, shard_bytes=arguments.shard_mb * 10**6)
+    if arguments.json:
+        _print_json(dataclasses.asdict(result))
+    else:
+        print(printing.compact_text(result))
+    return EXIT_DONE
+
+
+def manifest(arguments: Manifest) -> int:
+    """Write a manifest and print what is in it."""
+    from stage1_extract.manifest_writing import write_manifest
+
+    written = write_manifest(
+        arguments.folder,
+        arguments.out,
+        layout=arguments.layout,
+        split=arguments.split,
+        overwrite=arguments.overwrite,
+    )
+    if arguments.json:
+        _print_json(dataclasses.asdict(written))
+    else:
+        print(printing.manifest_text(written))
+    return EXIT_DONE
 
 
 COMMANDS = {
     "run": CommandEntry(Run, run),
     "info": CommandEntry(Info, info),
     "verify": CommandEntry(Verify, verify),
+    "compact": CommandEntry(Compact, compact),
+    "manifest": CommandEntry(Manifest, manifest),
 }
 
 
@@ -113,21 +180,5 @@ def main(argv: list[str] | None = None) -> int:
     return run_command("stage1-extract", COMMANDS, sys.argv[1:] if argv is None else argv)
 
 
-def _print_some(title: str, lines: "tuple[str, ...] | list[str]") -> None:
-    if not lines:
-        return
-    print(f"{len(lines)} {title}:")
-    for line in lines[:_SHOWN]:
-        print(f"  {line}")
-    if len(lines) > _SHOWN:
-        print(f"  and {len(lines) - _SHOWN} more")
-
-
-def _as_text(values: dict[str, Any], indent: str = "") -> str:
-    lines = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{name}:", _as_text(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name}: {value}")
-    return "\n".join(lines)
+def _print_json(values: dict[str, Any]) -> None:
+    print(json.dumps(values, indent=2, default=str))

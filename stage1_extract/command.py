@@ -6,12 +6,13 @@ Both packages use it. A command is a dataclass whose fields, with their docstrin
 import dataclasses
 import difflib
 import os
+import select
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar
 
 import tyro
 
@@ -19,6 +20,7 @@ EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
 EXIT_WRONG_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 Command = TypeVar("Command")
 StorePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
@@ -42,8 +44,19 @@ def run_command(program: str, commands: Mapping[str, CommandEntry], argv: Sequen
     """Parse the command line, run the command, and return its exit code.
 
     Errors of the user's making (ValueError, OSError) are printed in plain words, exit code 2. With
-    EMBED_TRACEBACK=1 in the environment they keep their traceback.
+    EMBED_TRACEBACK=1 in the environment they keep their traceback. Where the reader of the output
+    has left (`... | head`), the command ends silently, with the exit code that SIGPIPE would give.
     """
+    try:
+        try:
+            return _run(program, commands, argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        return _stop_output(program, error)
+
+
+def _run(program: str, commands: Mapping[str, CommandEntry], argv: Sequence[str]) -> int:
     if not argv or argv[0] in {"-h", "--help"}:
         sys.stdout.write(_overview(program, commands))
         return EXIT_DONE if argv else EXIT_WRONG_INPUT
@@ -61,10 +74,33 @@ def run_command(program: str, commands: Mapping[str, CommandEntry], argv: Sequen
     except KeyboardInterrupt:
         _complain(program, "stopped")
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         if os.environ.get("EMBED_TRACEBACK"):
             raise
         return _complain(program, str(error))
+
+
+def _stop_output(program: str, error: BrokenPipeError) -> int:
+    """End quietly if it is our output that nobody reads; another pipe's end is an error."""
+    broken = [stream for stream in (sys.stdout, sys.stderr) if _nobody_reads(stream)]
+    if not broken:
+        return _complain(program, str(error))
+    for stream in broken:
+        # What is left in the buffer would raise again when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return EXIT_BROKEN_PIPE
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # replaced by an object in memory
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def parse_arguments(kind: type[Command], argv: Sequence[str], *, program: str) -> Command:

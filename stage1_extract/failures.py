@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,11 @@ def read_failures(store_folder: Path) -> dict[str, Failure]:
             ) from error
         failures[failure.video_id] = failure
     return failures
+
+
+def count_exceptions(failures: Iterable[Failure]) -> dict[str, int]:
+    """Return how many failures each class of exception has, the most frequent first."""
+    return dict(Counter(failure.exception for failure in failures).most_common())
 
 
 def append_failure(store_folder: Path, failure: Failure) -> None:

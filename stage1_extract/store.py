@@ -9,11 +9,13 @@ store can be read on a machine without a video decoder or Keras.
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ PARTIAL_SUFFIX = ".partial"
 EMBEDDING_DTYPES = ("float16", "float32")
 _PAGE_BYTES = 4096
 _STALE_SECONDS = 3600
+_BLOCK_BYTES = 4 * 2**20
+_OPENING_ATTEMPTS = 10
 _ID_COLUMNS = {"video_id": "S", "view": "u", "start": "i", "length": "i"}
 """Columns that opening reads, and numpy's kind of each."""
 
@@ -76,7 +80,8 @@ class Provenance:
     """What a shard says of its origin.
 
     `settings` holds everything that changes an embedding and nothing else; the fingerprint is its
-    hash. `execution` holds what is worth knowing but changes nothing (batch size, file names).
+    hash. Its `views` are the parameters of stored augmented views, or None where there are none.
+    `execution` holds what is worth knowing but changes nothing (batch size, file names).
     """
 
     settings: Mapping[str, Any]
@@ -93,6 +98,44 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     """Return the hash of all that changes an embedding: sha256 of its canonical JSON, 32 digits."""
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def merge_settings(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a store that holds sequences of both.
+
+    All settings must be equal. `views` alone may be None (or not set) on one side: augmented views
+    may be added to sequences that were stored without.
+
+    Raises:
+        StoreError: They do not belong into one store; both sides of each difference are shown.
+    """
+    if difference := describe_difference(ours, theirs):
+        raise StoreError(difference)
+    if ours == theirs:
+        return dict(ours)
+    return {**ours, "views": _views(ours) or _views(theirs)}
+
+
+def describe_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Say what keeps two settings out of one store: `sampling: 'all' against 'stride:2'`.
+
+    Empty where nothing does; see `merge_settings`.
+    """
+    missing = "(not set)"
+    differences = []
+    for name in sorted({*ours, *theirs}):
+        our, their = ours.get(name, missing), theirs.get(name, missing)
+        if our == their or (name == "views" and None in (_views(ours), _views(theirs))):
+            continue
+        if isinstance(our, Mapping) and isinstance(their, Mapping):
+            differences.append(describe_difference(our, their))
+        else:
+            differences.append(f"{name}: {our!r} against {their!r}")
+    return ", ".join(differences)
+
+
+def _views(settings: Mapping[str, Any]) -> Any:
+    return settings.get("views") or None  # version 0.1 wrote 0
 
 
 def embedding_hasher() -> "hashlib.blake2b":
@@ -134,8 +177,8 @@ def write_shard(
     embedding_blocks: Iterable[NDArray[Any]],
     embedding_dtype: str,
     embedding_dim: int,
-    time_seconds: NDArray[np.float64],
-    source_index: NDArray[np.int64],
+    time_seconds: NDArray[np.float64] | Iterable[NDArray[np.float64]],
+    source_index: NDArray[np.int64] | Iterable[NDArray[np.int64]],
 ) -> None:
     """Write one shard so that it appears whole, or not at all.
 
@@ -146,8 +189,8 @@ def write_shard(
         embedding_blocks: Arrays (n, embedding_dim) that together hold all frames in order.
         embedding_dtype: float16 or float32.
         embedding_dim: D.
-        time_seconds: (F,) presentation times.
-        source_index: (F,) frame numbers in the source.
+        time_seconds: (F,) presentation times, or pieces (n,) of them.
+        source_index: (F,) frame numbers in the source, or pieces (n,) of them.
 
     Raises:
         FileExistsError: The path is taken; shards are never changed.
@@ -157,11 +200,6 @@ def write_shard(
     if path.exists():
         raise FileExistsError(f"{path} exists; shards are never overwritten")
     num_frames = sum(record.length for record in records)
-    if not num_frames == len(time_seconds) == len(source_index):
-        raise ValueError(
-            f"records hold {num_frames} frames, but {len(time_seconds)} times and "
-            f"{len(source_index)} source indices were given"
-        )
     partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
     try:
         with h5py.File(
@@ -173,12 +211,14 @@ def write_shard(
                 "embedding", shape=(num_frames, embedding_dim), dtype=embedding_dtype
             )
             _write_blocks(embedding, embedding_blocks)
-            frames["time_seconds"] = np.asarray(time_seconds, np.float64)
-            frames["source_index"] = np.asarray(source_index, np.int64)
+            for name, values in (("time_seconds", time_seconds), ("source_index", source_index)):
+                dtype = np.float64 if name == "time_seconds" else np.int64
+                blocks = [values] if isinstance(values, np.ndarray) else values
+                _write_blocks(frames.create_dataset(name, (num_frames,), dtype), blocks)
             _write_sequences(file.create_group("sequences"), records)
-        _sync(partial)
+        sync(partial)
         partial.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -195,10 +235,14 @@ def _write_attributes(file: Any, provenance: Provenance) -> None:
 def _write_blocks(dataset: Any, blocks: Iterable[NDArray[Any]]) -> None:
     row = 0
     for block in blocks:
+        if row + len(block) > len(dataset):
+            raise ValueError(
+                f"{dataset.name}: {row + len(block)} frames, but the records hold {len(dataset)}"
+            )
         dataset[row : row + len(block)] = block
         row += len(block)
     if row != len(dataset):
-        raise ValueError(f"{row} embedded frames were given, the records hold {len(dataset)}")
+        raise ValueError(f"{dataset.name}: {row} frames, but the records hold {len(dataset)}")
 
 
 def _write_sequences(group: Any, records: Sequence[SequenceRecord]) -> None:
@@ -222,7 +266,8 @@ def _write_text(group: Any, name: str, values: Sequence[str]) -> None:
     group[name] = np.array(encoded, dtype=h5py.string_dtype("utf-8", width))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Return when a file's content, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -234,19 +279,34 @@ def _sync(path: Path) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shard:
+class Shard:
     """One checked shard: where its embeddings lie in the file, and which sequences it holds."""
 
     path: Path
-    fingerprint: str
-    settings: dict[str, Any]
-    software: dict[str, str]
-    execution: dict[str, Any]
+    provenance: Provenance
     created: str
+    """When it was written, ISO 8601."""
     dtype: np.dtype[Any]
     shape: tuple[int, int]
     offset_bytes: int
     columns: dict[str, NDArray[Any]]
+
+    @property
+    def created_span(self) -> tuple[str, str]:
+        """When the first and the last of its sequences were written, before any compaction."""
+        execution = self.provenance.execution
+        first, last = execution.get("created_first"), execution.get("created_last")
+        return str(first or self.created), str(last or self.created)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences in the file, copies counted."""
+        return len(self.columns["start"])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one embedding."""
+        return self.shape[1] * self.dtype.itemsize
 
     def map(self) -> NDArray[Any]:
         """Return the embeddings (F, D) as a read-only view on the file."""
@@ -254,6 +314,15 @@ class _Shard:
             self.path, dtype=self.dtype, mode="r", offset=self.offset_bytes, shape=self.shape
         )
         return mapped.view(np.ndarray)
+
+    def read_column(self, name: str) -> NDArray[Any]:
+        """Return a column of /sequences, in the order of the file."""
+        with _damage_named(self.path), h5py.File(self.path, "r") as file:
+            names = sorted(file["sequences"])
+            values: NDArray[Any] | None = file["sequences"][name][:] if name in names else None
+        if values is None:
+            raise KeyError(f"{self.path} has no column {name!r}; it has {names}")
+        return _decode(self.path, values) if values.dtype.kind == "S" else values
 
 
 class EmbeddingStore:
@@ -264,6 +333,14 @@ class EmbeddingStore:
 
     Args:
         path: The store's folder, or one shard.
+
+    Attributes:
+        settings: Everything that changes an embedding: backbone, weights' hash, sampling and so
+            on. `views` are those of the shards that hold augmented views.
+        video_ids, views, lengths: (N,) of each sequence.
+        shards: The shards, in reading order.
+        shard_number: (N,) which of them holds the sequence.
+        duplicates: (video_id, view) of each stored copy that is not read.
 
     Raises:
         FileNotFoundError: Nothing is there.
@@ -278,36 +355,33 @@ class EmbeddingStore:
             raise StoreError(
                 f"{self.path} is no HDF5 file; expected a store: a folder of shards, or one shard"
             )
-        paths = shard_paths(self.path)
-        if not paths:
-            raise StoreError(f"{self.path} holds no shards (*{SHARD_SUFFIX}); is it a store?")
-        self._shards = [_open_shard(shard) for shard in paths]
-        for shard in self._shards[1:]:
-            _check_same_settings(self._shards[0], shard)
+        self.shards = _open_shards(self.path)
+        self.settings = _common_settings(self.shards)
         self._maps: dict[int, NDArray[Any]] = {}
         self._index_sequences()
 
     def _index_sequences(self) -> None:
         """Sort all sequences; of copies (two runs at once leave them), keep the first."""
-        ids = np.concatenate([_decode(s.path, s.columns["video_id"]) for s in self._shards])
-        views = np.concatenate([s.columns["view"] for s in self._shards])
-        sizes = [len(s.columns["view"]) for s in self._shards]
-        shard = np.repeat(np.arange(len(self._shards)), sizes)
+        ids = np.concatenate([_decode(s.path, s.columns["video_id"]) for s in self.shards])
+        views = np.concatenate([s.columns["view"] for s in self.shards])
+        sizes = [s.num_sequences for s in self.shards]
+        shard = np.repeat(np.arange(len(self.shards)), sizes)
         row = np.concatenate([np.arange(size) for size in sizes])
         order = np.lexsort((shard, views, ids))
         same = (ids[order][1:] == ids[order][:-1]) & (views[order][1:] == views[order][:-1])
+        copies = order[1:][same]
         order = order[np.concatenate([[True], ~same])]
-        self.num_duplicates = int(same.sum())
+        self.duplicates = list(zip(ids[copies].tolist(), views[copies].tolist(), strict=True))
         self.video_ids: NDArray[np.str_] = ids[order]
         self.views: NDArray[np.uint16] = views[order]
-        self._shard_number = shard[order]
+        self.shard_number: NDArray[np.intp] = shard[order]
         self._row = row[order]
-        self._start = self._gather([s.columns["start"] for s in self._shards])
-        self.lengths: NDArray[np.int64] = self._gather([s.columns["length"] for s in self._shards])
+        self._start = self._gather([s.columns["start"] for s in self.shards])
+        self.lengths: NDArray[np.int64] = self._gather([s.columns["length"] for s in self.shards])
 
     def _gather(self, columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
         first_rows = np.concatenate([[0], np.cumsum([len(column) for column in columns])[:-1]])
-        gathered: NDArray[Any] = np.concatenate(columns)[first_rows[self._shard_number] + self._row]
+        gathered: NDArray[Any] = np.concatenate(columns)[first_rows[self.shard_number] + self._row]
         return gathered
 
     @property
@@ -316,39 +390,45 @@ class EmbeddingStore:
         return len(self.video_ids)
 
     @property
+    def num_duplicates(self) -> int:
+        """Number of stored copies that are not read."""
+        return len(self.duplicates)
+
+    @property
     def num_shards(self) -> int:
         """Number of shard files."""
-        return len(self._shards)
+        return len(self.shards)
 
     @property
     def embedding_dim(self) -> int:
         """D: values of one embedding."""
-        return self._shards[0].shape[1]
+        return self.shards[0].shape[1]
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """float16 or float32."""
-        return self._shards[0].dtype
+        return self.shards[0].dtype
 
     @property
     def fingerprint(self) -> str:
         """Hash of `settings`: stores with one fingerprint hold comparable embeddings."""
-        return self._shards[0].fingerprint
+        return fingerprint(self.settings)
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that changes an embedding: backbone, weights' hash, sampling and so on."""
-        return dict(self._shards[0].settings)
+    def created(self) -> tuple[str, str]:
+        """When its first and its last shard were written, ISO 8601; compaction aside."""
+        spans = [shard.created_span for shard in self.shards]
+        return min(first for first, _ in spans), max(last for _, last in spans)
 
     @property
     def software(self) -> dict[str, str]:
         """Versions that wrote the first shard."""
-        return dict(self._shards[0].software)
+        return dict(self.shards[0].provenance.software)
 
     @property
     def execution(self) -> dict[str, Any]:
         """How the first shard was made, as far as it does not change embeddings."""
-        return dict(self._shards[0].execution)
+        return dict(self.shards[0].provenance.execution)
 
     def __len__(self) -> int:
         return self.num_sequences
@@ -356,10 +436,11 @@ class EmbeddingStore:
     def read(self, i: int) -> NDArray[Any]:
         """Return sequence i as (T, D), a read-only view on the mapped file."""
         self._check_position(i)
-        number = int(self._shard_number[i])
+        number = int(self.shard_number[i])
         mapped = self._maps.get(number)
         if mapped is None:
-            mapped = self._maps.setdefault(number, self._shards[number].map())
+            with self._shard_must_be_there():
+                mapped = self._maps.setdefault(number, self.shards[number].map())
         start = int(self._start[i])
         return mapped[start : start + int(self.lengths[i])]
 
@@ -380,8 +461,64 @@ class EmbeddingStore:
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one /sequences column for all sequences, e.g. `checksum`, `source_hash`."""
-        columns = [_read_column(shard.path, name) for shard in self._shards]
+        with self._shard_must_be_there():
+            columns = [shard.read_column(name) for shard in self.shards]
         return self._gather(columns)
+
+    def positions_of(self, shard: int) -> NDArray[np.intp]:
+        """Return the positions of the sequences that are read from a shard."""
+        return np.flatnonzero(self.shard_number == shard)
+
+    def records_of(self, shard: int) -> list[SequenceRecord]:
+        """Return all but the frames of the sequences at `positions_of(shard)`."""
+        positions = self.positions_of(shard)
+        rows = self._row[positions]
+        names = ["checksum", *(field.name for field in dataclasses.fields(SourceFacts))]
+        with self._shard_must_be_there():
+            columns = [self.shards[shard].read_column(name)[rows].tolist() for name in names]
+        identity = (a[positions].tolist() for a in (self.video_ids, self.views, self.lengths))
+        return [
+            SequenceRecord(video_id, view, length, checksum, SourceFacts(*facts))
+            for video_id, view, length, checksum, *facts in zip(*identity, *columns, strict=True)
+        ]
+
+    def embedding_blocks(self, i: int) -> Iterator[NDArray[Any]]:
+        """Yield sequence i in pieces (n, D) of a few MiB, read and not mapped.
+
+        For work on whole stores: what is mapped counts as the process' memory.
+
+        Raises:
+            StoreError: The file became shorter, or was removed, since the store was opened.
+        """
+        self._check_position(i)
+        shard = self.shards[int(self.shard_number[i])]
+        rows_left, rows = int(self.lengths[i]), max(1, _BLOCK_BYTES // shard.row_bytes)
+        with self._shard_must_be_there(), shard.path.open("rb") as file:
+            file.seek(shard.offset_bytes + int(self._start[i]) * shard.row_bytes)
+            while rows_left:
+                content = file.read(min(rows, rows_left) * shard.row_bytes)
+                if not content or len(content) % shard.row_bytes:
+                    raise _damaged(shard.path, f"it ends within {self.video_ids[i]}")
+                yield np.frombuffer(content, shard.dtype).reshape(-1, shard.shape[1])
+                rows_left -= len(content) // shard.row_bytes
+
+    def frame_blocks(
+        self, name: str, positions: Iterable[int]
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield (position, piece) of `time_seconds` or `source_index` of several sequences.
+
+        The pieces (n,) have at most a few MiB; files are opened once where neighbouring positions
+        share them.
+        """
+        rows = _BLOCK_BYTES // 8
+        by_shard = itertools.groupby(positions, key=lambda i: int(self.shard_number[i]))
+        for number, group in by_shard:
+            with self._shard_must_be_there(), h5py.File(self.shards[number].path, "r") as file:
+                values = file["frames"][name]
+                for i in group:
+                    start, end = int(self._start[i]), int(self._start[i] + self.lengths[i])
+                    for row in range(start, end, rows):
+                        yield i, values[row : min(row + rows, end)]
 
     def frame_times(self, i: int) -> NDArray[np.float64]:
         """Return the presentation times (T,) in seconds of sequence i."""
@@ -393,10 +530,17 @@ class EmbeddingStore:
 
     def _read_frames(self, i: int, name: str) -> NDArray[Any]:
         self._check_position(i)
-        start = int(self._start[i])
-        with h5py.File(self._shards[int(self._shard_number[i])].path, "r") as file:
-            values: NDArray[Any] = file["frames"][name][start : start + int(self.lengths[i])]
-        return values
+        return np.concatenate([piece for _, piece in self.frame_blocks(name, [i])])
+
+    @contextmanager
+    def _shard_must_be_there(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"a shard of {self.path} is gone ({error}): the store was compacted since it was "
+                "opened; open it again"
+            ) from error
 
     def _check_position(self, i: int) -> None:
         if not 0 <= i < self.num_sequences:
@@ -412,21 +556,45 @@ class EmbeddingStore:
         )
 
 
-def _open_shard(path: Path) -> _Shard:
+def _open_shards(path: Path) -> list[Shard]:
+    """Open all shards, also while a compaction replaces some by others."""
+    missing: FileNotFoundError | None = None
+    for _ in range(_OPENING_ATTEMPTS):
+        paths = shard_paths(path)
+        if not paths:
+            raise StoreError(f"{path} holds no shards (*{SHARD_SUFFIX}); is it a store?")
+        # A folder that changes while it is listed may show neither the old shard nor the new.
+        if shard_paths(path) != paths:
+            continue
+        try:
+            return [_open_shard(shard) for shard in paths]
+        except FileNotFoundError as error:
+            missing = error
+    raise StoreError(
+        f"{path} lists shards that cannot be opened: they come and go, or are broken links"
+    ) from missing
+
+
+def _open_shard(path: Path) -> Shard:
+    with _damage_named(path), h5py.File(path, "r") as file:
+        return _checked_shard(path, file)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
     try:
-        with h5py.File(path, "r") as file:
-            return _checked_shard(path, file)
-    except StoreError:
+        yield
+    except (StoreError, FileNotFoundError):
         raise
     # Damage shows as any of these in h5py; broken JSON and UTF-8 are ValueErrors.
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise StoreError(
             f"{path} cannot be read as a shard ({error}): it is cut short, damaged or not a store; "
-            "move it away and run `stage1-extract run` again to embed its videos anew"
+            "run `stage1-extract verify --repair`, then `stage1-extract run` again"
         ) from error
 
 
-def _checked_shard(path: Path, file: Any) -> _Shard:
+def _checked_shard(path: Path, file: Any) -> Shard:
     attributes = _checked_attributes(path, file)
     embedding = file["frames"]["embedding"]
     columns = {name: file["sequences"][name][:] for name in _ID_COLUMNS}
@@ -436,12 +604,10 @@ def _checked_shard(path: Path, file: Any) -> _Shard:
     for name in ("time_seconds", "source_index"):
         if file["frames"][name].shape != (len(embedding),):
             raise _damaged(path, f"/frames/{name} has shape {file['frames'][name].shape}")
-    return _Shard(
+    told = {name: json.loads(attributes[name]) for name in ("settings", "software", "execution")}
+    return Shard(
         path=path,
-        fingerprint=attributes["fingerprint"],
-        settings=json.loads(attributes["settings"]),
-        software=json.loads(attributes["software"]),
-        execution=json.loads(attributes["execution"]),
+        provenance=Provenance(**told),
         created=attributes["created"],
         dtype=embedding.dtype,
         shape=embedding.shape,
@@ -502,41 +668,31 @@ def _check_ranges(path: Path, columns: Mapping[str, NDArray[Any]], num_frames: i
 
 def _damaged(path: Path, what: str) -> StoreError:
     return StoreError(
-        f"{path} is damaged: {what}; move it away and run `stage1-extract run` again to embed its "
-        "videos anew"
+        f"{path} is damaged: {what}; run `stage1-extract verify --repair`, then "
+        "`stage1-extract run` again"
     )
 
 
-def _check_same_settings(first: _Shard, other: _Shard) -> None:
-    if first.fingerprint != other.fingerprint:
-        raise StoreError(
-            f"{first.path} and {other.path} were made with different settings: "
-            f"{describe_difference(first.settings, other.settings)}; keep them in separate folders"
-        )
-    if (first.dtype, first.shape[1]) != (other.dtype, other.shape[1]):
-        raise _damaged(
-            other.path,
-            f"it holds {other.dtype} of dimension {other.shape[1]}, the store {first.dtype} of "
-            f"dimension {first.shape[1]}",
-        )
-
-
-def describe_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Say in which settings two stores differ, both sides: `sampling: 'all' against 'stride:2'`."""
-    missing = "(not set)"
-    return ", ".join(
-        f"{name}: {ours.get(name, missing)!r} against {theirs.get(name, missing)!r}"
-        for name in sorted({*ours, *theirs})
-        if ours.get(name, missing) != theirs.get(name, missing)
-    )
-
-
-def _read_column(path: Path, name: str) -> NDArray[Any]:
-    with h5py.File(path, "r") as file:
-        if name not in file["sequences"]:
-            raise KeyError(f"{path} has no column {name!r}; it has {sorted(file['sequences'])}")
-        values: NDArray[Any] = file["sequences"][name][:]
-    return _decode(path, values) if values.dtype.kind == "S" else values
+def _common_settings(shards: Sequence[Shard]) -> dict[str, Any]:
+    """Return the settings of all shards together, after checking that they fit."""
+    common = dict(shards[0].provenance.settings)
+    for number, shard in enumerate(shards):
+        try:
+            common = merge_settings(common, shard.provenance.settings)
+        except StoreError as error:
+            before = [other.provenance.settings for other in shards[:number]]
+            differing = [bool(describe_difference(b, shard.provenance.settings)) for b in before]
+            raise StoreError(
+                f"{shards[differing.index(True)].path} and {shard.path} were made with different "
+                f"settings: {error}; keep them in separate folders"
+            ) from error
+        if (shard.dtype, shard.shape[1]) != (shards[0].dtype, shards[0].shape[1]):
+            raise _damaged(
+                shard.path,
+                f"it holds {shard.dtype} of dimension {shard.shape[1]}, the store "
+                f"{shards[0].dtype} of dimension {shards[0].shape[1]}",
+            )
+    return common
 
 
 def _decode(path: Path, values: NDArray[Any]) -> NDArray[np.str_]:

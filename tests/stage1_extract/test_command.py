@@ -1,18 +1,15 @@
 """Command lines: flag over file over default, plain errors, exit codes."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from stage1_extract import cli
 from stage1_extract.command import CommandEntry, parse_arguments, run_command
 from stage1_extract.config import ExtractSettings
-from tests.conftest import ShardFactory
 
 
 def settings_of(tmp_path: Path, toml: str | None, *flags: str) -> ExtractSettings:
@@ -130,36 +127,6 @@ def test_wrong_use_is_told_and_exits_with_2(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def shard(tmp_path: Path, make_shard: ShardFactory) -> Path:
-    return make_shard(tmp_path / "store" / "a.h5", {("v", 0): np.ones((3, 4), np.float16)})
-
-
-def test_info_prints_what_the_store_holds(shard: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main("info", shard.parent, "--json") == 0
-    description = json.loads(capsys.readouterr().out)
-    assert (description["num_sequences"], description["num_frames"]) == (1, 3)
-    assert run_main("info", shard.parent) == 0
-    assert "num_frames: 3" in capsys.readouterr().out
-
-
-def test_verify_exits_with_1_when_something_changed(
-    shard: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main("verify", shard.parent) == 0
-    assert "every checksum right" in capsys.readouterr().out
-    content = bytearray(shard.read_bytes())
-    content[content.index(np.ones(12, np.float16).tobytes())] ^= 1
-    shard.write_bytes(content)
-    assert run_main("verify", shard.parent) == 1
-    assert "v (view 0)" in capsys.readouterr().out
-    assert run_main("verify", shard.parent, "--json") == 1
-    assert json.loads(capsys.readouterr().out)["sound"] is False
-    shard.write_bytes(content[:5000])
-    assert run_main("verify", shard.parent) == 1
-    assert "unreadable shards" in capsys.readouterr().out
-
-
 @dataclasses.dataclass(frozen=True)
 class Nothing:
     """Do nothing."""
@@ -190,6 +157,63 @@ def test_foreseen_errors_become_exit_codes(
     assert shown in capsys.readouterr().err
 
 
+def run_in_shell(command: str) -> tuple[int, str]:
+    """Return the exit code of the pipe's first command, and what all of it printed on stderr."""
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+MANY_LINES = """
+import dataclasses, sys
+from stage1_extract.command import CommandEntry, run_command
+
+@dataclasses.dataclass(frozen=True)
+class Print:
+    \"\"\"Print much.\"\"\"
+
+    lines: int = 100_000
+    \"\"\"How much.\"\"\"
+
+def run(arguments):
+    for i in range(arguments.lines):
+        print(i, file=getattr(sys, sys.argv[1]))
+    return 0
+
+sys.exit(run_command("prog", {"try": CommandEntry(Print, run)}, ["try", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "pipe", "code"),
+    [
+        ("stdout", "| head -n 1", 141),
+        ("stdout", "| true", 141),
+        ("stderr", "2>&1 | head -n 1", 141),
+        ("stdout --lines 10", "| (sleep 0.3; cat)", 0),
+        ("stdout --lines 10", "| true", 141),
+        ("stdout --help", "| true", 141),
+    ],
+)
+def test_a_reader_that_leaves_ends_the_command_silently(
+    tmp_path: Path, words: str, pipe: str, code: int
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(MANY_LINES)
+    assert run_in_shell(f"{sys.executable} {script} {words} {pipe}") == (code, "")
+
+
+def test_a_broken_pipe_that_is_not_our_output_is_an_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_command("prog", failing(BrokenPipeError("a worker is gone")), ["try"]) == 2
+    assert capsys.readouterr().err == "prog: error: a worker is gone\n"
+
+
 def test_unforeseen_errors_keep_their_traceback() -> None:
     with pytest.raises(RuntimeError, match="a bug"):
         run_command("prog", failing(RuntimeError("a bug")), ["try"])
@@ -208,7 +232,7 @@ def test_without_a_command_the_overview_comes_with_code_2(
     overview = capsys.readouterr().out
     assert run_main("--help") == 0
     assert capsys.readouterr().out == overview
-    assert all(name in overview for name in ("run", "info", "verify"))
+    assert all(name in overview for name in ("run", "info", "verify", "compact", "manifest"))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +260,9 @@ def test_help_shows_each_setting_with_its_default(capsys: pytest.CaptureFixture[
     assert run_main("run", "--help") == 0
     shown = capsys.readouterr().out
     for field in dataclasses.fields(ExtractSettings):
-        assert f"--{field.name.replace('_', '-')}" in shown
+        nested = dataclasses.is_dataclass(field.type)
+        names = [f.name for f in dataclasses.fields(field.type)] if nested else [field.name]  # type: ignore[arg-type]
+        assert all(f"--{name.replace('_', '-')}" in shown for name in names)
     assert "uniform:32" in shown
 
 

@@ -9,6 +9,7 @@ from stage1_extract.failures import (
     FILE_NAME,
     Failure,
     append_failure,
+    count_exceptions,
     read_failures,
     write_failures,
 )
@@ -36,6 +37,12 @@ def test_failure_says_what_befell_the_video() -> None:
     made = Failure.of("a", Path("/v/a.mp4"), OSError("disk on fire"))
     assert (made.video_id, made.path, made.reason) == ("a", "/v/a.mp4", "disk on fire")
     assert made.exception == "OSError"
+
+
+def test_exceptions_are_counted_the_most_frequent_first() -> None:
+    errors = [OSError(), ValueError(), ValueError()]
+    failures = [Failure.of(f"{i}", Path("v.mp4"), error) for i, error in enumerate(errors)]
+    assert list(count_exceptions(failures).items()) == [("ValueError", 2), ("OSError", 1)]
 
 
 def test_each_line_is_json(tmp_path: Path) -> None:

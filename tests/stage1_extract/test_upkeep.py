@@ -1,14 +1,22 @@
 """Looking after a store: totals that were counted by hand, and damage that must be found."""
 
+import itertools
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from stage1_extract import upkeep
 from stage1_extract.failures import Failure, append_failure
 from stage1_extract.store import EmbeddingStore, StoreError
-from stage1_extract.upkeep import describe_store, num_repeated, verify_store
+from stage1_extract.upkeep import (
+    describe_store,
+    equal_sources,
+    total_duration_seconds,
+    verify_store,
+)
 from tests.conftest import ShardFactory
 
 
@@ -113,7 +121,11 @@ def test_description_counts_what_is_there(shard: Path, make_shard: ShardFactory)
         "num_duplicates": 1,
         "num_failures": 1,
         "num_wrong_headers": 0,
-        "num_equal_sources": 2,
+        "num_equal_sources": 1,
+        "num_views": 2,
+        "num_quarantined": 0,
+        "failures_by_exception": {"ValueError": 1},
+        "total_duration_seconds": 4.0,
         "embedding_dim": 5,
         "dtype": "float16",
         "settings": {"backbone": "MobileNet"},
@@ -122,7 +134,180 @@ def test_description_counts_what_is_there(shard: Path, make_shard: ShardFactory)
     lengths = description["lengths"]
     assert (lengths["min"], lengths["median"], lengths["max"]) == (2, 3, 4)
 
+    assert lengths["histogram"] == {"edges": [2, 3, 4, 5], "counts": [1, 1, 1]}
+    created = description["created"]
+    assert created["first"] <= created["last"]
 
-@pytest.mark.parametrize(("values", "expected"), [([], 0), (["a"], 0), (["a", "b", "a", "a"], 2)])
-def test_repeated_values_are_those_seen_before(values: list[str], expected: int) -> None:
-    assert num_repeated(values) == expected
+
+def test_histogram_counts_every_length_once(tmp_path: Path, make_shard: ShardFactory) -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, 100).tolist()
+    frames = np.ones((200, 2), np.float16)
+    shard = make_shard(tmp_path / "a.h5", {(f"{i}", 0): frames[:n] for i, n in enumerate(lengths)})
+    histogram = describe_store(shard)["lengths"]["histogram"]
+    edges = histogram["edges"]
+    expected = [sum(low <= n < high for n in lengths) for low, high in itertools.pairwise(edges)]
+    assert histogram["counts"] == expected
+    assert sum(expected) == 100
+
+
+def test_equal_sources_are_grouped() -> None:
+    one, other = ("h", "nan", "nan"), ("h", "0.0", "1.0")
+    pairs = [("b", one), ("a", one), ("a", one), ("c", other), ("d", ("g", "nan", "nan"))]
+    assert equal_sources(pairs) == [["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "duration", "expected"),
+    [(None, None, 2.0, 2), (0.5, None, 2.0, 1.5), (0.5, 1.5, 2.0, 1), (1.0, 9.0, 2.0, 1)],
+)
+def test_duration_is_that_of_the_clip(
+    shard: Path, start: float | None, end: float | None, duration: float, expected: float
+) -> None:
+    values = {"clip_start_seconds": start, "clip_end_seconds": end}
+    with h5py.File(shard, "r+") as file:
+        for name, value in values.items():
+            file[f"sequences/{name}"][:] = np.nan if value is None else value
+        file["sequences/source_duration_seconds"][:] = [duration, np.nan, np.nan]
+    assert total_duration_seconds(EmbeddingStore(shard)) == expected + (
+        0 if end is None else end - (start or 0)
+    )
+
+
+# what verify reports
+
+
+def write_frames(shard: Path, name: str, row: int, value: float) -> None:
+    with h5py.File(shard, "r+") as file:
+        file[f"frames/{name}"][row] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("time_seconds", np.inf, "infinite frame times"),
+        ("time_seconds", np.nan, ""),
+        ("source_index", -1, "negative frame numbers"),
+        ("embedding", 0.25, "embeddings changed"),
+    ],
+)
+def test_wrong_frames_are_named(shard: Path, name: str, value: float, message: str) -> None:
+    write_frames(shard, name, 5, value)
+    problems = verify_store(shard).bad_sequences
+    assert len(problems) == bool(message)
+    assert all(text.startswith("b (view 0) in") and message in text for text in problems)
+
+
+def test_values_that_are_not_finite_are_bad_although_the_checksum_is_right(
+    tmp_path: Path, make_shard: ShardFactory
+) -> None:
+    frames = np.ones((3, 2), np.float16)
+    frames[1, 0] = np.nan
+    result = verify_store(make_shard(tmp_path / "a.h5", {("a", 0): frames}))
+    assert "1 of its frames have NaN" in result.bad_sequences[0]
+    assert result.extract_again == ("a",)
+
+
+def test_copies_and_equal_content_are_reported_and_no_damage(
+    shard: Path, make_shard: ShardFactory
+) -> None:
+    make_shard(shard.with_name("b.h5"), {("b", 1): np.ones((2, 5), np.float16)})
+    result = verify_store(shard.parent)
+    assert result.sound
+    assert (result.duplicates, result.equal_sources) == (("b (view 1)",), (("a", "b"),))
+
+
+# repairing
+
+
+def contents(store_path: Path) -> dict[tuple[str, int], bytes]:
+    store = EmbeddingStore(store_path)
+    keys = zip(store.video_ids.tolist(), store.views.tolist(), strict=True)
+    return {key: store.read(i).tobytes() for i, key in enumerate(keys)}
+
+
+def test_repair_keeps_sound_sequences_and_moves_the_damaged_shard(
+    shard: Path, make_shard: ShardFactory
+) -> None:
+    make_shard(shard.with_name("b.h5"), {("c", 0): np.ones((2, 5), np.float16)})
+    expected = contents(shard.parent)
+    write_frames(shard, "embedding", 5, 0.25)
+    damaged = shard.read_bytes()
+    result = verify_store(shard.parent, repair=True)
+    assert (result.sound, result.num_rescued, result.extract_again) == (False, 2, ("b",))
+    assert result.quarantined == (str(shard.parent / "quarantine" / "a.h5"),)
+    assert Path(result.quarantined[0]).read_bytes() == damaged
+    assert contents(shard.parent) == {k: v for k, v in expected.items() if k != ("b", 0)}
+    assert verify_store(shard.parent).sound
+    assert describe_store(shard.parent)["num_quarantined"] == 1
+
+
+def test_repaired_sequences_keep_times_and_facts(shard: Path) -> None:
+    before = EmbeddingStore(shard)
+    write_frames(shard, "embedding", 5, 0.25)
+    verify_store(shard.parent, repair=True)
+    after = EmbeddingStore(shard.parent)
+    i = after.find("b", 1)
+    assert after.frame_times(i).tolist() == [0.0, 0.1]
+    assert after.frame_indices(i).tolist() == [0, 3]
+    assert after.column("source_path").tolist() == ["/videos/a.mp4", "/videos/b.mp4"]
+    assert (after.settings, after.software) == (before.settings, before.software)
+
+
+@pytest.mark.parametrize("bad_name", ["0.h5", "z.h5"])
+def test_a_sound_copy_elsewhere_makes_extracting_again_needless(shard: Path, bad_name: str) -> None:
+    expected = contents(shard.parent)
+    bad = shard.with_name(bad_name)
+    bad.write_bytes(shard.read_bytes())
+    write_frames(bad, "embedding", 5, 0.25)
+    result = verify_store(shard.parent, repair=True)
+    assert (result.num_rescued, result.extract_again, len(result.duplicates)) == (0, (), 3)
+    assert contents(shard.parent) == expected
+    assert EmbeddingStore(shard.parent).num_duplicates == 0
+
+
+def test_repair_broken_off_before_the_move_is_finished_by_the_next(
+    shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {k: v for k, v in contents(shard).items() if k != ("b", 0)}
+    write_frames(shard, "embedding", 5, 0.25)
+    with monkeypatch.context() as patched:
+        patched.setattr(upkeep, "_move_away", lambda _: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            verify_store(shard.parent, repair=True)
+    assert {k: v for k, v in contents(shard.parent).items() if k != ("b", 0)} == expected
+    result = verify_store(shard.parent, repair=True)
+    assert (result.num_rescued, result.extract_again) == (0, ("b",))
+    assert contents(shard.parent) == expected
+    assert verify_store(shard.parent).duplicates == ()
+
+
+def test_unreadable_shards_are_moved_whole_under_names_of_their_own(
+    shard: Path, make_shard: ShardFactory
+) -> None:
+    cut = shard.read_bytes()[:3000]
+    for _ in range(2):
+        shard.with_name("bad.h5").write_bytes(cut)
+        result = verify_store(shard.parent, repair=True)
+        assert len(result.bad_shards) == 1
+    moved = sorted((shard.parent / "quarantine").iterdir())
+    assert [(path.name, path.read_bytes() == cut) for path in moved] == [
+        ("bad-2.h5", True),
+        ("bad.h5", True),
+    ]
+    assert EmbeddingStore(shard.parent).num_sequences == 3
+
+
+def test_full_disk_while_repairing_moves_nothing(
+    tiny_filesystem: Path, make_shard: ShardFactory
+) -> None:
+    frames = np.ones((300, 1000), np.float16)
+    shard = make_shard(tiny_filesystem / "a.h5", {("a", 0): frames[:10], ("b", 0): frames[10:]})
+    write_frames(shard, "time_seconds", 0, np.inf)
+    with pytest.raises(OSError, match="No space left"):
+        verify_store(tiny_filesystem, repair=True)
+    assert [path.name for path in tiny_filesystem.iterdir()] == ["a.h5"]
+
+
+def test_one_shard_is_not_repaired(shard: Path) -> None:
+    with pytest.raises(ValueError, match="give the store's folder"):
+        verify_store(shard, repair=True)
