@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.engines import Engine, KerasEngine, Pending
 from stage1_extract.keras_setup import load_keras
+from stage1_extract.openvino_engine import OpenVinoEngine, check_openvino
+from stage1_extract.precision import PRECISIONS
 
+ENGINES = ("keras", "openvino")
 POOLINGS = ("avg", "max")
 _DOWNLOAD_STALL_SECONDS = 30
 
@@ -85,8 +89,9 @@ class WeightsError(ValueError):
 class Embedder:
     """A frozen backbone: uint8 RGB frames in, float32 embeddings out, in batches of one shape.
 
-    A frame's embedding does not depend on its place in the batch or on the other frames. It does
-    depend, in the last bits, on the batch size, so a batch that is not full must be padded.
+    A frame's embedding does not depend on its place in the batch or on the other frames. With
+    Keras it does depend, in the last bits, on the batch size, so a batch that is not full must be
+    padded.
 
     Args:
         backbone: A name of keras.applications, e.g. MobileNetV2.
@@ -97,10 +102,22 @@ class Embedder:
         batch_size: Frames computed at once.
         seed: For random weights.
         backend: Keras backend; None for the environment's.
+        engine: What computes: `keras`, or `openvino` (CPU; exported from Keras on TensorFlow).
+        precision: What it computes in: float32, bfloat16 or float16. Preprocessing and the last
+            pooling stay float32 with Keras, and embeddings are float32 always.
+
+    Attributes:
+        engine: What computes, with Keras' backend, e.g. keras-tensorflow.
+        model: The Keras model, preprocessing included; None with OpenVINO, which has its own copy.
+        embedding_dim: D.
+        weights_sha256: Hash of the float32 weights, whatever the precision.
+        max_in_flight: Batches to submit before the first result is asked for, so that the device
+            never waits.
 
     Raises:
         WeightsError: ImageNet weights cannot be downloaded, or a file does not fit.
-        ValueError: Unknown backbone, or settings it does not take.
+        ValueError: Unknown backbone, settings it does not take, or an engine or a precision that
+            this machine does not offer.
     """
 
     def __init__(
@@ -114,14 +131,21 @@ class Embedder:
         batch_size: int = 32,
         seed: int = 0,
         backend: str | None = None,
+        engine: str = "keras",
+        precision: str = "float32",
     ) -> None:
         self.input_size = input_size or BACKBONES[backbone].input_size
         self.batch_size = batch_size
+        self.precision = precision
+        _check_choice("engine", engine, ENGINES)
+        _check_choice("precision", precision, PRECISIONS)
         keras = load_keras(backend)
+        if engine == "openvino":
+            check_openvino(precision)
         options: dict[str, Any] = {} if alpha is None else {"alpha": alpha}
         constructor = getattr(keras.applications, backbone)
         check_alpha(backbone, alpha)
-        with _explained(backbone, weights):
+        with _explained(backbone, weights), _computing_in(keras, precision, engine):
             keras.utils.set_random_seed(seed)
             network = constructor(
                 include_top=False,
@@ -131,14 +155,41 @@ class Embedder:
                 **options,
             )
         network.trainable = False
-        self.model = _with_preprocessing(keras, network, BACKBONES[backbone].module)
-        self.embedding_dim = int(self.model.output_shape[-1])
+        _keep_ends_float32(keras, network)
+        model = _with_preprocessing(keras, network, BACKBONES[backbone].module)
+        self.embedding_dim = int(model.output_shape[-1])
         self.weights_sha256 = hash_weights(network)
-        self.engine = f"keras-{keras.backend.backend()}"
+        self.model = None if engine == "openvino" else model
+        self._engine: Engine = _start_engine(engine, model, batch_size, precision)
+        self.engine = self._engine.name
+        self.max_in_flight = self._engine.max_in_flight
+
+    def submit(self, frames: NDArray[np.uint8]) -> Pending:
+        """Start embedding a full batch (batch_size, S, S, 3) uint8 RGB.
+
+        The frames may not change before `result()` of what is returned, which waits for the
+        embeddings (batch_size, D) float32.
+        """
+        return self._engine.submit(frames)
 
     def embed(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the embeddings (batch_size, D) of a full batch (batch_size, S, S, 3) uint8 RGB."""
-        return np.asarray(self.model.predict_on_batch(frames), np.float32)
+        return self.submit(frames).result()
+
+    def embed_all(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the embeddings (n, D) of any number of frames (n, S, S, 3) uint8 RGB."""
+        embeddings = [np.empty((0, self.embedding_dim), np.float32)]
+        for first in range(0, len(frames), self.batch_size):
+            part = frames[first : first + self.batch_size]
+            missing = self.batch_size - len(part)
+            padded = np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            embeddings.append(self.embed(padded)[: len(part)])
+        return np.concatenate(embeddings)
+
+    def warm_up(self) -> None:
+        """Embed a batch of black frames: what happens once only, such as tracing, happens here."""
+        shape = (self.batch_size, self.input_size, self.input_size, 3)
+        self.embed(np.zeros(shape, np.uint8))
 
 
 def check_alpha(backbone: str, alpha: float | None) -> None:
@@ -151,6 +202,11 @@ def check_alpha(backbone: str, alpha: float | None) -> None:
         raise ValueError(f"{backbone} has no alpha ({alpha} was given); MobileNets alone have one")
 
 
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
 def hash_weights(network: Any) -> str:
     """Return sha256 over all weights, shapes included, independent of file format and names."""
     hasher = hashlib.sha256()
@@ -159,6 +215,44 @@ def hash_weights(network: Any) -> str:
         hasher.update(repr(values.shape).encode())
         hasher.update(values.tobytes())
     return hasher.hexdigest()
+
+
+def _start_engine(engine: str, model: Any, batch_size: int, precision: str) -> Engine:
+    if engine == "openvino":
+        return OpenVinoEngine(model, batch_size=batch_size, precision=precision)
+    return KerasEngine(model)
+
+
+@contextmanager
+def _computing_in(keras: Any, precision: str, engine: str) -> Iterator[None]:
+    """Let layers made in the block compute in a lower precision, on float32 weights.
+
+    OpenVINO lowers the precision itself, of a float32 model.
+    """
+    previous = keras.config.dtype_policy()
+    lower = precision != "float32" and engine == "keras"
+    keras.config.set_dtype_policy(f"mixed_{precision}" if lower else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(previous)
+
+
+def _keep_ends_float32(keras: Any, network: Any) -> None:
+    """Keep the preprocessing that some networks begin with, and pooling, in float32.
+
+    They cost next to nothing, and pixels or embeddings would lose digits for no gain in speed.
+    """
+    layers = keras.layers
+    ends = (
+        layers.Rescaling,
+        layers.Normalization,
+        layers.GlobalAveragePooling2D,
+        layers.GlobalMaxPooling2D,
+    )
+    for layer in network.layers:
+        if isinstance(layer, ends) or layer is network.layers[-1]:
+            layer.dtype_policy = "float32"
 
 
 def _with_preprocessing(keras: Any, network: Any, module: str) -> Any:

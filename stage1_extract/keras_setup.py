@@ -48,7 +48,7 @@ def software_versions() -> dict[str, str]:
         "keras": keras.__version__,
         backend: importlib.import_module(backend).__version__,
     }
-    for name in ("numpy", "cv2", "sklearn"):
+    for name in ("numpy", "cv2", "sklearn", "openvino"):
         if name in sys.modules:
             versions[name] = sys.modules[name].__version__
     return versions

@@ -1,5 +1,6 @@
 import inspect
 import socket
+import sys
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,98 @@ def test_an_embedding_does_not_depend_on_its_neighbours_in_the_batch() -> None:
     np.testing.assert_array_equal(embedder.embed(frames[order]), together[order])
     frames[3:] = 0
     np.testing.assert_array_equal(embedder.embed(frames)[:3], together[:3])
+
+
+def test_batches_submitted_together_come_back_in_order() -> None:
+    embedder = Embedder("MobileNet", weights="random", alpha=0.25, input_size=64, batch_size=4)
+    embedder.warm_up()
+    frames = random_frames(12, 64)
+    pending = [embedder.submit(frames[start : start + 4]) for start in (0, 4, 8)]
+    together = np.concatenate([batch.result() for batch in pending])
+    alone = [embedder.embed(frames[start : start + 4]) for start in (8, 4, 0)]
+    np.testing.assert_array_equal(together, np.concatenate(alone[::-1]))
+
+
+def test_an_error_while_computing_is_raised_by_the_result() -> None:
+    embedder = Embedder("MobileNet", weights="random", alpha=0.25, input_size=64, batch_size=4)
+    pending = embedder.submit(random_frames(4, 48))
+    with pytest.raises(ValueError, match="shape"):
+        pending.result()
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, 4, 9])
+def test_any_number_of_frames_is_embedded_as_in_full_batches(num_frames: int) -> None:
+    embedder = Embedder("MobileNet", weights="random", alpha=0.25, input_size=64, batch_size=4)
+    frames = random_frames(12, 64)
+    full = [embedder.embed(frames[start : start + 4]) for start in (0, 4, 8)]
+    actual = embedder.embed_all(frames[:num_frames])
+    np.testing.assert_array_equal(actual, np.concatenate(full)[:num_frames])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "alpha"),
+    [
+        ("MobileNet", 0.25),
+        pytest.param("EfficientNetB0", None, marks=pytest.mark.slow),
+        pytest.param("ConvNeXtTiny", None, marks=pytest.mark.slow),
+    ],
+)
+def test_lower_precision_lowers_the_arithmetic_of_the_network_alone(
+    backbone: str, alpha: float | None
+) -> None:
+    keras = load_keras()
+
+    def embedder(precision: str) -> Embedder:
+        return Embedder(
+            backbone,
+            weights="random",
+            alpha=alpha,
+            input_size=64,
+            batch_size=4,
+            precision=precision,
+        )
+
+    frames = random_frames(4, 64)
+    reference, lower = embedder("float32"), embedder("bfloat16")
+    actual, expected = lower.embed(frames), reference.embed(frames)
+    distance = np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert 1e-4 < distance.max() < 0.05  # bfloat16 has 8 significant bits
+    assert actual.dtype == np.float32
+    # Values that bfloat16 can hold have 16 zero bits; a pooling in float32 gives others.
+    assert (actual.view(np.uint32) & 0xFFFF).any()
+    assert lower.weights_sha256 == reference.weights_sha256
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_float16_is_closer_than_bfloat16() -> None:
+    def embed(precision: str) -> NDArray[np.float32]:
+        # Random weights make values that float16 cannot hold, unlike those of VGG.
+        return Embedder(
+            "VGG16", weights="random", input_size=32, batch_size=2, precision=precision
+        ).embed(random_frames(2, 32))
+
+    expected = embed("float32")
+    errors = [np.linalg.norm(embed(p) - expected) for p in ("float16", "bfloat16")]
+    assert 0 < errors[0] < errors[1] / 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("engine", "tensorrt", "engine is 'tensorrt'; expected one of keras, openvino"),
+        ("precision", "int8", "precision is 'int8'; expected one of float32, bfloat16, float16"),
+    ],
+)
+def test_unknown_choices_are_refused(option: str, value: str, message: str) -> None:
+    options: dict[str, Any] = {option: value}
+    with pytest.raises(ValueError, match=message):
+        Embedder("MobileNet", weights="random", **options)
+
+
+def test_openvino_missing_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ValueError, match=r"pip install 'embed-then-sequence\[openvino\]'"):
+        Embedder("MobileNet", weights="random", engine="openvino")
 
 
 def test_the_weights_hash_follows_the_values() -> None:
