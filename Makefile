@@ -105,8 +105,9 @@ format: $(INSTALLED)
 bench: $(INSTALLED)
 	@shopt -s nullglob
 	for script in tests/benchmarks/bench_*.py; do
+		module="$${script%.py}"
 		echo "== $$script"
-		$(BIN)/python "$$script"
+		$(BIN)/python -m "$${module//\//.}"
 	done
 
 clean:

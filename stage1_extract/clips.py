@@ -2,28 +2,32 @@
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.content import SourceState, hash_source, source_state
 from stage1_extract.fitting import fit_frame
-from stage1_extract.manifest import Clip
+from stage1_extract.passes import VideoPass
 from stage1_extract.sampling import Sampling, choose_frames
-from stage1_extract.sources import (
-    FrameIndex,
-    VideoError,
-    check_file,
-    hash_file,
-    open_video,
-    scan_video,
-)
+from stage1_extract.seeking import SeekError, worth_seeking
+from stage1_extract.sources import Beat, Clip, FrameIndex, VideoError, check_file
+from stage1_extract.stacks import StackOpener, StackOptions, stack_opener
 from stage1_extract.store import SourceFacts
+from stage1_extract.videos import lacks_gif_end, scan_video
+from stage1_extract.views import ViewSettings, normalise_frames, view_transform
 
-CHUNK_FRAMES = 32
+CHUNK_BYTES = 32 * 224 * 224 * 3
+"""Frames are handed on in chunks of about so many bytes."""
+
+NumberedFrames = Iterator[tuple[int, NDArray[np.uint8]]]
+_ACCEPT = "repair it, or accept such files with --min-coverage 0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,24 @@ class FrameRecipe:
     input_size: int
     min_coverage: float
     """Least part of the stated length that must be there; a file cut short has less."""
+    normalise: str = "none"
+    """Whether brightness is stretched to the maximum of the frame, or of the clip."""
+    stack_options: StackOptions = dataclasses.field(default_factory=StackOptions)
+    views: ViewSettings = dataclasses.field(default_factory=ViewSettings)
+    """How views beyond 0 are drawn."""
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames of a full chunk."""
+        return max(1, min(32, CHUNK_BYTES // (3 * self.input_size**2)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipJob:
+    """A clip, and which of its views are wanted; 0 is the clip as it is."""
+
+    clip: Clip
+    views: tuple[int, ...] = (0,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,65 +67,135 @@ class FrameChunk:
         frames: (n, size, size, 3) uint8 RGB.
         time_seconds: (n,) float64.
         source_index: (n,) int64.
+        view: Which view they belong to.
     """
 
     frames: NDArray[np.uint8]
     time_seconds: NDArray[np.float64]
     source_index: NDArray[np.int64]
+    view: int = 0
 
 
 class Restart:
-    """All chunks so far are void: the file holds other frames than its packets promised.
+    """All chunks so far, if any, are void: the file holds other frames than expected."""
 
-    There was at least one chunk before.
+
+@dataclasses.dataclass(frozen=True)
+class ClipDone:
+    """The clip came whole.
+
+    Attributes:
+        facts: What was found in its source.
+        notes: Remarks that deserve a look.
     """
 
+    facts: SourceFacts
+    notes: tuple[str, ...] = ()
 
-def read_clip(clip: Clip, recipe: FrameRecipe) -> Iterator[FrameChunk | Restart | SourceFacts]:
-    """Yield the clip's frames in chunks of up to 32, and last the facts of its source.
+
+ClipContent = FrameChunk | Restart | ClipDone
+
+
+def read_clip(
+    job: ClipJob, recipe: FrameRecipe, beat: Beat = lambda: None
+) -> Iterator[ClipContent]:
+    """Yield the clip's frames in chunks, each chunk once for every wanted view, and last ClipDone.
+
+    Args:
+        job: What is wanted.
+        recipe: How frames are chosen and shaped.
+        beat: Called often, to show that the work goes on.
+
+    Raises:
+        VideoError: The source cannot be read, holds no frame in the clip's range, much less than
+            its header states, or changed meanwhile.
+        OSError: The source cannot be read.
+    """
+    path = job.clip.path
+    opener = stack_opener(path)
+    if opener is None:
+        check_file(path)
+    state = source_state(path)
+    if opener is None:
+        done = yield from _read_video(job, recipe, state, beat)
+    else:
+        done = yield from _read_stack(opener, job, recipe, state, beat)
+    if source_state(path) != state:
+        raise VideoError(f"{path} changed while it was read; run again when it stays as it is")
+    yield done
+
+
+def _read_stack(
+    opener: StackOpener, job: ClipJob, recipe: FrameRecipe, state: SourceState, beat: Beat
+) -> Generator[ClipContent, None, ClipDone]:
+    clip = job.clip
+    with opener(clip.path, recipe.stack_options) as stack:
+        index = stack.index
+        wanted = _choose(clip, recipe, index)
+        size = 0, 0
+
+        def frames() -> NumberedFrames:
+            nonlocal size
+            for number, frame in zip(wanted.tolist(), stack.frames(wanted), strict=True):
+                beat()
+                size = frame.shape[1], frame.shape[0]
+                yield number, frame
+
+        yield from _chunks(frames, index.times, job, recipe)
+    source_hash = _hash(clip.path, state, beat)
+    return ClipDone(_facts(clip, index, state, source_hash, size))
+
+
+def _read_video(
+    job: ClipJob, recipe: FrameRecipe, state: SourceState, beat: Beat
+) -> Generator[ClipContent, None, ClipDone]:
+    """Read a video, again from its start where its packets promised other frames.
 
     The file's packets are scanned first, so that the sampling rests on the true number of frames
     and not on the header's. Where the decoder still yields another number, and that changes the
-    choice, a Restart follows and the file is decoded again.
-
-    Raises:
-        VideoError: The video cannot be read, holds no frame in the clip's range, or much less than
-            its header states.
-        OSError: The file cannot be read.
+    choice, or where seeking cannot be trusted, a Restart follows and the file is decoded again.
     """
-    check_file(clip.path)
-    status = clip.path.stat()
-    source_hash, index = _hash_and_scan(clip.path, status.st_size, status.st_mtime_ns)
+    clip = job.clip
+    if recipe.min_coverage and lacks_gif_end(clip.path):
+        raise VideoError(f"{clip.path} is a GIF without its end: it is cut short; {_ACCEPT}")
+    source_hash, index = _hash(clip.path, state, beat), _scan(clip.path, state, beat)
     to_the_end = clip.end_seconds is None
-    for _ in range(3):
+    may_seek = True
+    notes: tuple[str, ...] = ()
+    for _ in range(4):
         wanted = _choose(clip, recipe, index)
-        with open_video(clip.path) as video:
-            chosen = video.wanted(wanted, to_the_end=to_the_end)
-            yield from _chunks(chosen, index.times, recipe)
-            decoded_times = np.array(video.decoded_times)
-            size = video.width, video.height
-        stopped_on_purpose = not to_the_end and len(decoded_times) > wanted[-1]
-        complete = len(decoded_times) == index.num_frames
-        if stopped_on_purpose and not complete and index.contradicted_by(decoded_times):
+        seeks = may_seek and worth_seeking(index, wanted, to_the_end=to_the_end)
+        frames = VideoPass(clip.path, index, wanted, seeks=seeks, to_the_end=to_the_end, beat=beat)
+        try:
+            yield from _chunks(frames, index.times, job, recipe)
+        except SeekError as error:
+            may_seek, notes = False, (f"decoded from its start, without seeking: {error}",)
+            yield Restart()
+            continue
+        if frames.wrong_frames:
             to_the_end = True  # which frames there are shows only there
             yield Restart()
             continue
-        actual = index if complete or stopped_on_purpose else index.corrected(decoded_times)
+        actual = frames.found_index()
         _check_coverage(clip, recipe, index=index, actual=actual)
         if _same_choice(wanted, _choose(clip, recipe, actual), index, actual):
-            yield _facts(clip, actual, source_hash, size)
-            return
-        if video.width:
-            yield Restart()
+            return ClipDone(_facts(clip, actual, state, source_hash, frames.size), notes)
+        yield Restart()
         index = actual
     raise VideoError(f"{clip.path} yields another number of frames each time it is decoded")
 
 
 @functools.lru_cache(maxsize=16)
-def _hash_and_scan(path: Path, size_bytes: int, modified_ns: int) -> tuple[str, FrameIndex]:
-    """Hash and scan a file once for all clips cut from it; a changed file is another file."""
-    del size_bytes, modified_ns  # part of the cache's key only
-    return hash_file(path), scan_video(path)
+def _hash(path: Path, state: SourceState, beat: Beat) -> str:
+    """Hash a source once for all clips cut from it; a changed one is another one."""
+    del state  # part of the cache's key only
+    return hash_source(path, beat)
+
+
+@functools.lru_cache(maxsize=16)
+def _scan(path: Path, state: SourceState, beat: Beat) -> FrameIndex:
+    del state
+    return scan_video(path, beat)
 
 
 def _choose(clip: Clip, recipe: FrameRecipe, index: FrameIndex) -> NDArray[np.int64]:
@@ -113,7 +205,8 @@ def _choose(clip: Clip, recipe: FrameRecipe, index: FrameIndex) -> NDArray[np.in
     if (by_time or recipe.sampling.needs_times) and np.isnan(index.times).any():
         raise VideoError(
             f"{clip.path} has neither timestamps nor a frame rate, so frames cannot be chosen by "
-            "time; use uniform:N, stride:K or all, without start_seconds and end_seconds"
+            "time; state its rate with --assumed-fps, or use uniform:N, stride:K or all, without "
+            "start_seconds and end_seconds"
         )
     wanted = choose_frames(
         recipe.sampling,
@@ -130,29 +223,42 @@ def _choose(clip: Clip, recipe: FrameRecipe, index: FrameIndex) -> NDArray[np.in
 
 
 def _chunks(
-    chosen: Iterator[tuple[int, NDArray[np.uint8]]],
+    frames: Callable[[], NumberedFrames],
     times: NDArray[np.float64],
+    job: ClipJob,
     recipe: FrameRecipe,
 ) -> Iterator[FrameChunk]:
-    frames: list[NDArray[np.uint8]] = []
-    numbers: list[int] = []
-    for number, frame in chosen:
+    """Yield the frames in chunks, shaped as the recipe says, each chunk once for every view."""
+    maximum = None
+    if recipe.normalise == "clip":  # known only after a first pass
+        maximum = max((int(frame.max()) for _, frame in _fitted(frames(), recipe)), default=0)
+    transforms = {
+        view: view_transform(
+            recipe.views, video_id=job.clip.video_id, view=view, size=recipe.input_size
+        )
+        for view in job.views
+        if view
+    }
+    for numbers, plain in _stacked(_fitted(frames(), recipe), recipe.chunk_frames):
+        stack = normalise_frames(plain, recipe.normalise, maximum)
+        for view in job.views:
+            shown = transforms[view](stack) if view else stack
+            yield FrameChunk(shown, times[numbers], numbers, view)
+
+
+def _fitted(frames: NumberedFrames, recipe: FrameRecipe) -> NumberedFrames:
+    for number, frame in frames:
         fitted = fit_frame(frame, recipe.input_size, recipe.fit)
         # Colours are swapped after the resize: fewer pixels to touch.
-        frames.append(np.asarray(cv2.cvtColor(fitted, cv2.COLOR_BGR2RGB), np.uint8))
-        numbers.append(number)
-        if len(frames) == CHUNK_FRAMES:
-            yield _chunk(frames, numbers, times)
-            frames, numbers = [], []
-    if frames:
-        yield _chunk(frames, numbers, times)
+        yield number, np.asarray(cv2.cvtColor(fitted, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _chunk(
-    frames: list[NDArray[np.uint8]], numbers: list[int], times: NDArray[np.float64]
-) -> FrameChunk:
-    source_index = np.array(numbers, np.int64)
-    return FrameChunk(np.stack(frames), times[source_index], source_index)
+def _stacked(
+    frames: NumberedFrames, chunk_frames: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    while group := list(itertools.islice(frames, chunk_frames)):
+        numbers, stack = zip(*group, strict=True)
+        yield np.array(numbers, np.int64), np.stack(stack)
 
 
 def _check_coverage(
@@ -164,8 +270,7 @@ def _check_coverage(
     if coverage < recipe.min_coverage:
         raise VideoError(
             f"{clip.path} states {index.stated_frames} frames, but only {actual.num_frames} can be "
-            f"decoded ({coverage:.0%}): it is cut short or damaged; repair it, or accept such "
-            "files with --min-coverage 0"
+            f"decoded ({coverage:.0%}): it is cut short or damaged; {_ACCEPT}"
         )
 
 
@@ -191,13 +296,15 @@ def _same_choice(
     )
 
 
-def _facts(clip: Clip, index: FrameIndex, source_hash: str, size: tuple[int, int]) -> SourceFacts:
+def _facts(
+    clip: Clip, index: FrameIndex, state: SourceState, source_hash: str, size: tuple[int, int]
+) -> SourceFacts:
     frame_seconds = 1 / index.fps if index.fps else 0.0
-    status = clip.path.stat()
     return SourceFacts(
-        source_path=str(clip.path),
-        source_size_bytes=status.st_size,
-        source_modified_ns=status.st_mtime_ns,
+        # Folders' names need not be UTF-8, but what is stored must be.
+        source_path=os.fsencode(clip.path).decode(errors="backslashreplace"),
+        source_size_bytes=state.size_bytes,
+        source_modified_ns=state.modified_ns,
         source_hash=source_hash,
         source_width=size[0],
         source_height=size[1],

@@ -2,12 +2,21 @@
 
 import dataclasses
 import difflib
+import math
+from typing import Literal
 
-from stage1_extract.backbones import BACKBONES, POOLINGS, check_alpha
+from stage1_extract.backbones import BACKBONES, ENGINES, POOLINGS, check_alpha
 from stage1_extract.fitting import FITS
 from stage1_extract.keras_setup import BACKENDS
+from stage1_extract.precision import MAX_PRECISION_ERROR, PRECISIONS
 from stage1_extract.sampling import parse_sampling
+from stage1_extract.scaling import parse_value_range
 from stage1_extract.store import EMBEDDING_DTYPES
+from stage1_extract.views import NORMALISATIONS, ViewSettings
+
+MAX_VIEWS = 65535
+_POSITIVE = ("assumed_fps", "stall_seconds", "clip_seconds")
+_AT_LEAST_ONE = ("input_size", "batch_size", "decoders", "decoder_memory_mb", "shard_mb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +37,36 @@ class ExtractSettings:
     """How a frame becomes square: squash, crop (cut the centre) or pad (black bars)."""
     sampling: str = "uniform:32"
     """Which frames: uniform:N (spread evenly), fps:F, stride:K, or all."""
+    value_range: str = "dtype"
+    """Pixel values of arrays, images and DICOM that become black and white: LOW:HIGH, or dtype."""
+    assumed_fps: float | None = None
+    """Frames per second of sources that state none (arrays, image folders, TIFF)."""
+    normalise: str = "none"
+    """Stretch brightness so that the maximum of each frame, or of the clip, becomes white."""
+    views: int = 0
+    """Augmented copies stored beside each clip; more can be added to a store later."""
+    view_settings: ViewSettings = dataclasses.field(default_factory=ViewSettings)
+    """How augmented copies differ from the clip."""
     dtype: str = "float16"
     """How embeddings are stored: float16 or float32. Values that float16 spoils are an error."""
+    engine: str = "keras"
+    """What computes: keras, or openvino, which is faster on CPUs."""
+    precision: str = "float32"
+    """Arithmetic of the backbone: float32, or less, whose error is measured first and stored."""
+    max_precision_error: float = MAX_PRECISION_ERROR
+    """Greatest relative L2 error of an embedding that a lower precision may cause."""
+    devices: str | None = None
+    """GPUs to use, one process each, e.g. 0,1; default: the one that Keras takes."""
     batch_size: int = 32
     """Frames computed at once."""
-    decoders: int = 2
-    """Videos decoded side by side while the backbone computes."""
+    decoders: int | Literal["auto"] = "auto"
+    """Processes that decode while the backbone computes; auto adds some while it starves."""
+    stall_seconds: float = 60.0
+    """A video fails if its decoder makes no progress for so long."""
+    clip_seconds: float = 3600.0
+    """A clip fails if decoding it takes longer, without the time it waits for the backbone."""
+    decoder_memory_mb: int = 4096
+    """A video fails if its decoder needs more memory than this, in MB."""
     backend: str | None = None
     """Keras backend: tensorflow, jax or torch; default: KERAS_BACKEND, or tensorflow."""
     seed: int = 0
@@ -59,14 +92,26 @@ class ExtractSettings:
         check_alpha(self.backbone, self.alpha)
         parse_sampling(self.sampling)
         _check_choice("pooling", self.pooling, POOLINGS)
+        parse_value_range(self.value_range)
         _check_choice("fit", self.fit, FITS)
+        _check_choice("normalise", self.normalise, NORMALISATIONS)
+        _check_choice("engine", self.engine, ENGINES)
+        _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("dtype", self.dtype, EMBEDDING_DTYPES)
         if self.backend is not None:
             _check_choice("backend", self.backend, BACKENDS)
-        for name in ("input_size", "batch_size", "decoders", "shard_mb"):
+        for name in _AT_LEAST_ONE:
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value not in (None, "auto") and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}; expected more than 0")
+        if not 0 <= self.views <= MAX_VIEWS:
+            raise ValueError(f"views is {self.views}; expected 0 to {MAX_VIEWS}")
+        if self.max_precision_error < 0:
+            raise ValueError(f"max_precision_error is {self.max_precision_error}; expected 0 or up")
         if not 0 <= self.min_coverage <= 1:
             raise ValueError(f"min_coverage is {self.min_coverage}; expected 0 to 1")
 
@@ -86,10 +131,13 @@ class ExtractSettings:
             "input_size": input_size,
             "fit": self.fit,
             "sampling": self.sampling,
+            "value_range": self.value_range,
+            "assumed_fps": self.assumed_fps,
+            "normalise": self.normalise,
             "dtype": self.dtype,
-            "precision": "float32",
+            "precision": self.precision,
             "engine": engine,
-            "views": 0,
+            "views": self.view_settings.identity() if self.views else None,
         }
 
 

@@ -1,30 +1,26 @@
 """The main loop of stage one: decode, embed, store; resumable, and unharmed by bad videos."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 
-from stage1_extract.backbones import Embedder
-from stage1_extract.batching import BatchFiller, EmbeddedPart
-from stage1_extract.clips import FrameChunk, FrameRecipe, Restart
+from stage1_extract.compact import compact_store
 from stage1_extract.config import ExtractSettings
-from stage1_extract.decoding import ClipEvent, decode_clips
-from stage1_extract.failures import Failure, append_failure
-from stage1_extract.interrupt import deferred_interrupt
-from stage1_extract.keras_setup import software_versions
-from stage1_extract.manifest import Clip, Manifest, read_manifest
+from stage1_extract.devices import DeviceGroup
+from stage1_extract.failures import Failure
+from stage1_extract.local import LocalRunner
+from stage1_extract.manifest import Manifest, read_manifest
 from stage1_extract.progress import Progress
-from stage1_extract.resume import check_known_settings, present_ids, standing_failures
-from stage1_extract.sampling import parse_sampling
+from stage1_extract.resume import check_known_settings, missing_jobs, standing_failures
+from stage1_extract.run_loop import RunResult
 from stage1_extract.store import (
+    EmbeddingStore,
     Provenance,
-    SourceFacts,
+    StoreError,
     remove_stale_partials,
+    shard_paths,
 )
-from stage1_extract.writing import EmbeddingError, SequenceBuffer, ShardWriter
 
-_MANY_FRAMES_MISSING = 0.95
+_MANY_SHARDS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,188 +84,45 @@ def extract(
     if not isinstance(manifest, Manifest):
         manifest = read_manifest(Path(manifest))
     check_known_settings(folder, settings)
-    embedder = _load_embedder(settings)
-    provenance = _provenance(settings, embedder)
-    present = present_ids(folder, provenance, manifest.clips)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_stale_partials(folder)
-    earlier = standing_failures(folder, manifest.clips, present, retry=settings.retry_failed)
-    pending = [c for c in manifest.clips if c.video_id not in present | earlier.keys()]
-    if earlier and settings.fail_fast:
-        pending = []
-    with Progress(len(pending), show=show_progress) as progress:
-        run = _Run(folder, provenance, embedder, settings, progress)
-        run.embed_all(pending)
+    with _runner(settings) as runner:
+        jobs = missing_jobs(folder, runner.provenance, manifest.clips, num_views=settings.views)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(folder)
+        earlier = standing_failures(folder, manifest.clips, jobs, retry=settings.retry_failed)
+        pending = [job for job in jobs if job.clip.video_id not in earlier]
+        if earlier and settings.fail_fast:
+            pending = []
+        progress = Progress(len(pending), show=show_progress)
+        result = runner.embed(pending, folder, progress) if pending else RunResult()
+    if result.num_stored:
+        result.notes += _merge_small_shards(folder)
     return ExtractSummary(
         num_clips=len(manifest.clips),
-        num_present=len(present),
-        num_stored=run.num_stored,
-        num_frames=run.num_frames,
-        seconds=progress.seconds,
-        failures=(*earlier.values(), *run.failures),
-        notes=tuple(run.notes),
-        fingerprint=provenance.fingerprint,
+        num_present=len(manifest.clips) - len(jobs),
+        num_stored=result.num_stored,
+        num_frames=result.num_frames,
+        seconds=progress.seconds if pending else 0.0,
+        failures=(*earlier.values(), *result.failures),
+        notes=tuple(result.notes),
+        fingerprint=_fingerprint(folder, runner.provenance),
     )
 
 
-def _load_embedder(settings: ExtractSettings) -> Embedder:
-    return Embedder(
-        settings.backbone,
-        weights=settings.weights,
-        pooling=settings.pooling,
-        input_size=settings.input_size,
-        alpha=settings.alpha,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        backend=settings.backend,
-    )
+def _runner(settings: ExtractSettings) -> LocalRunner | DeviceGroup:
+    return DeviceGroup(settings) if settings.devices else LocalRunner(settings)
 
 
-def _provenance(settings: ExtractSettings, embedder: Embedder) -> Provenance:
-    return Provenance(
-        settings=settings.identity(
-            weights_sha256=embedder.weights_sha256,
-            input_size=embedder.input_size,
-            engine=embedder.engine,
-        ),
-        software=software_versions(),
-        execution={"weights": settings.weights, "batch_size": settings.batch_size},
-    )
+def _merge_small_shards(folder: Path) -> list[str]:
+    """Merge the shards of a long run; returns a remark if that failed, which loses nothing."""
+    if len(shard_paths(folder)) < _MANY_SHARDS:
+        return []
+    try:
+        compact_store(folder)
+    except (StoreError, OSError) as error:
+        return [f"all is stored, but its shards were not merged: {error}"]
+    return []
 
 
-@dataclasses.dataclass(eq=False)
-class _OpenSequence:
-    """A clip on its way: frames handed to the backbone, and embeddings that came back."""
-
-    clip: Clip
-    buffer: SequenceBuffer
-    num_frames_sent: int = 0
-    facts: SourceFacts | None = None
-
-    @property
-    def complete(self) -> bool:
-        return self.facts is not None and self.buffer.length == self.num_frames_sent
-
-
-class _Run:
-    """Brings clips from the decoders through the backbone into shards."""
-
-    def __init__(
-        self,
-        folder: Path,
-        provenance: Provenance,
-        embedder: Embedder,
-        settings: ExtractSettings,
-        progress: Progress,
-    ) -> None:
-        self.num_stored = 0
-        self.num_frames = 0
-        self.failures: list[Failure] = []
-        self.notes: list[str] = []
-        self._folder = folder
-        self._settings = settings
-        self._progress = progress
-        self._recipe = FrameRecipe(
-            parse_sampling(settings.sampling),
-            settings.fit,
-            embedder.input_size,
-            settings.min_coverage,
-        )
-        self._writer = ShardWriter(
-            folder,
-            provenance,
-            dtype=settings.dtype,
-            embedding_dim=embedder.embedding_dim,
-            shard_bytes=settings.shard_mb * 10**6,
-            shard_seconds=settings.shard_seconds,
-        )
-        self._batches: BatchFiller[_OpenSequence] = BatchFiller(
-            embedder.embed, batch_size=embedder.batch_size, input_size=embedder.input_size
-        )
-        self._open: dict[str, _OpenSequence] = {}
-        self._failed_ids: set[str] = set()
-
-    def embed_all(self, clips: Sequence[Clip]) -> None:
-        """Embed the clips; whatever ends the loop early, those that are finished are kept."""
-        with self._writer, deferred_interrupt() as check_interrupt:
-            decoded = decode_clips(
-                clips,
-                self._recipe,
-                num_decoders=self._settings.decoders,
-                while_waiting=check_interrupt,
-            )
-            try:
-                with closing(decoded):
-                    for event in decoded:
-                        self._handle(event)
-                        check_interrupt()
-                        if self.failures and self._settings.fail_fast:
-                            break
-            except BaseException:
-                self._writer.flush()
-                raise
-            self._collect(self._batches.flush())
-            self._writer.flush()
-
-    def _handle(self, event: ClipEvent) -> None:
-        clip, content = event.clip, event.content
-        if clip.video_id in self._failed_ids:
-            return
-        if isinstance(content, FrameChunk):
-            sequence = self._sequence(clip)
-            sequence.num_frames_sent += len(content.frames)
-            self._collect(self._batches.add(sequence, content))
-        elif isinstance(content, SourceFacts):
-            sequence = self._sequence(clip)
-            sequence.facts = content
-            self._store_if_complete(sequence)
-        elif isinstance(content, Restart):
-            self._open.pop(clip.video_id).buffer.close()
-        else:
-            self._fail(clip, content)
-
-    def _sequence(self, clip: Clip) -> _OpenSequence:
-        if clip.video_id not in self._open:
-            buffer = SequenceBuffer(self._folder, self._settings.dtype)
-            self._open[clip.video_id] = _OpenSequence(clip, buffer)
-        return self._open[clip.video_id]
-
-    def _collect(self, parts: Iterable[EmbeddedPart[_OpenSequence]]) -> None:
-        for part in parts:
-            sequence = part.owner
-            self._progress.add_frames(len(part.embedding))
-            # Frames of a clip that failed or was restarted meanwhile have no one to go to.
-            if self._open.get(sequence.clip.video_id) is not sequence:
-                continue
-            try:
-                sequence.buffer.append(part.embedding, part.time_seconds, part.source_index)
-            except EmbeddingError as error:
-                self._fail(sequence.clip, error)
-            else:
-                self._store_if_complete(sequence)
-
-    def _store_if_complete(self, sequence: _OpenSequence) -> None:
-        if not sequence.complete or sequence.facts is None:
-            return
-        clip = sequence.clip
-        self._writer.add(clip.video_id, 0, sequence.buffer, sequence.facts)
-        self.num_stored += 1
-        self.num_frames += sequence.buffer.length
-        self._open.pop(clip.video_id).buffer.close()
-        self._progress.finish_clip()
-        self._note_missing_frames(clip, sequence.facts)
-
-    def _note_missing_frames(self, clip: Clip, facts: SourceFacts) -> None:
-        found, stated = facts.source_frame_count, facts.source_stated_frame_count
-        if found < _MANY_FRAMES_MISSING * stated:
-            self.notes.append(f"{clip.video_id}: {found} frames found, its header states {stated}")
-
-    def _fail(self, clip: Clip, error: Exception) -> None:
-        if clip.video_id in self._open:
-            self._open.pop(clip.video_id).buffer.close()
-        self._failed_ids.add(clip.video_id)
-        failure = Failure.of(clip.video_id, clip.path, error)
-        append_failure(self._folder, failure)
-        self.failures.append(failure)
-        self._progress.finish_clip(failed=True)
-        self._progress.write(f"failed: {clip.video_id}: {failure.reason}")
+def _fingerprint(folder: Path, provenance: Provenance) -> str:
+    """Return the fingerprint of the store as it is now, with the views of earlier runs."""
+    return EmbeddingStore(folder).fingerprint if shard_paths(folder) else provenance.fingerprint

@@ -2,11 +2,28 @@
 
 import sys
 import time
-from typing import Self
+from typing import Protocol, Self
 
 from tqdm import tqdm
 
 _LINE_SECONDS = 30.0
+
+
+class ProgressLike(Protocol):
+    """Whom a run tells of its progress; work begins when it is entered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add_frames(self, count: int) -> None:
+        """Count embedded frames."""
+
+    def finish_clip(self, *, failed: bool = False) -> None:
+        """Count a clip that is stored, or that failed."""
+
+    def write(self, message: str) -> None:
+        """Show a message."""
 
 
 class Progress:
@@ -30,7 +47,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Time since the start."""
+        """Time since the `with` block was entered."""
         return time.monotonic() - self._started
 
     @property
@@ -70,6 +87,7 @@ class Progress:
         )
 
     def __enter__(self) -> Self:
+        self._started = self._last_line = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:

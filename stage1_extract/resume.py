@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from stage1_extract.backbones import BACKBONES
+from stage1_extract.clips import ClipJob
 from stage1_extract.config import ExtractSettings
+from stage1_extract.content import hash_source, source_state
 from stage1_extract.failures import Failure, read_failures, write_failures
-from stage1_extract.manifest import Clip
-from stage1_extract.sources import hash_file
+from stage1_extract.sources import Clip
 from stage1_extract.store import (
     EmbeddingStore,
     Provenance,
@@ -45,17 +46,26 @@ def _check_settings(folder: Path, stored: Mapping[str, object], now: Mapping[str
         )
 
 
-def present_ids(folder: Path, provenance: Provenance, clips: Sequence[Clip]) -> set[str]:
-    """Return the manifest's ids that the store holds, after checking that it may be continued."""
+def missing_jobs(
+    folder: Path, provenance: Provenance, clips: Sequence[Clip], *, num_views: int
+) -> list[ClipJob]:
+    """Return what the store lacks of the manifest: the clips, each with the views to be made.
+
+    Raises:
+        StoreError: The store may not be continued: other settings, or other sources.
+    """
+    views = range(num_views + 1)
     if folder.is_file():
         raise StoreError(f"{folder} is a file; the store to write into must be a folder")
     if not shard_paths(folder):
-        return set()
+        return [ClipJob(clip, tuple(views)) for clip in clips]
     store = EmbeddingStore(folder)
     _check_settings(folder, store.settings, provenance.settings)
     stored = dict(zip(store.video_ids.tolist(), range(store.num_sequences), strict=True))
     _check_same_sources(store, stored, clips)
-    return {clip.video_id for clip in clips if clip.video_id in stored}
+    present = set(zip(store.video_ids.tolist(), store.views.tolist(), strict=True))
+    lacking = [(c, tuple(v for v in views if (c.video_id, v) not in present)) for c in clips]
+    return [ClipJob(clip, wanted) for clip, wanted in lacking if wanted]
 
 
 def _check_same_sources(
@@ -72,10 +82,10 @@ def _check_same_sources(
             continue
         now = [math.nan if s is None else s for s in (clip.start_seconds, clip.end_seconds)]
         same_part = np.array_equal(bounds[:, i], now, equal_nan=True)
-        status = clip.path.stat()
-        same_file = status.st_size == sizes[i] and (
+        state = source_state(clip.path)
+        same_file = state.size_bytes == sizes[i] and (
             # A copied or restored file has another time; its content decides.
-            status.st_mtime_ns == modified[i] or hash_file(clip.path) == hashes[i]
+            state.modified_ns == modified[i] or hash_source(clip.path) == hashes[i]
         )
         if not (same_part and same_file):
             changed.append(clip.video_id)
@@ -88,15 +98,16 @@ def _check_same_sources(
 
 
 def standing_failures(
-    folder: Path, clips: Sequence[Clip], present: set[str], *, retry: bool
+    folder: Path, clips: Sequence[Clip], jobs: Sequence[ClipJob], *, retry: bool
 ) -> dict[str, Failure]:
     """Return the failures of the manifest's clips that still stand, by video_id.
 
     The record is rewritten without those that were overcome, or are to be tried again; those of
     other manifests stay in it.
     """
+    lacking = {job.clip.video_id for job in jobs}
     wanted = {clip.video_id for clip in clips}
-    overcome = wanted if retry else present
+    overcome = wanted if retry else wanted - lacking
     failures = {i: f for i, f in read_failures(folder).items() if i not in overcome}
     write_failures(folder, failures.values())
     return {i: f for i, f in failures.items() if i in wanted}

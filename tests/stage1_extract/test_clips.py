@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stage1_extract.clips import FrameChunk, FrameRecipe, Restart, covered_part, read_clip
-from stage1_extract.manifest import Clip
+from stage1_extract.clips import (
+    ClipDone,
+    ClipJob,
+    FrameChunk,
+    FrameRecipe,
+    Restart,
+    covered_part,
+    read_clip,
+)
 from stage1_extract.sampling import parse_sampling
-from stage1_extract.sources import FrameIndex, VideoError
+from stage1_extract.sources import Clip, FrameIndex, VideoError
 from stage1_extract.store import SourceFacts
 from tests.conftest import VideoFactory, numbers_shown
 
@@ -26,21 +33,21 @@ def recipe(sampling: str = "all", *, min_coverage: float = 0.8) -> FrameRecipe:
 def read(clip: Clip, how: FrameRecipe) -> tuple[FrameChunk, SourceFacts]:
     """Return what a consumer is left with: chunks since the last Restart, joined, and the facts."""
     chunks: list[FrameChunk] = []
-    *events, facts = read_clip(clip, how)
-    assert isinstance(facts, SourceFacts)
+    *events, done = read_clip(ClipJob(clip), how)
+    assert isinstance(done, ClipDone)
     for event in events:
         if isinstance(event, Restart):
-            assert chunks, "a Restart with nothing to void"
             chunks = []
         else:
             assert isinstance(event, FrameChunk)
             chunks.append(event)
     assert [len(chunk.frames) for chunk in chunks[:-1]] == [32] * (len(chunks) - 1)
-    joined = (
-        np.concatenate([getattr(chunk, name) for chunk in chunks])
-        for name in ("frames", "time_seconds", "source_index")
+    joined = FrameChunk(
+        np.concatenate([chunk.frames for chunk in chunks]),
+        np.concatenate([chunk.time_seconds for chunk in chunks]),
+        np.concatenate([chunk.source_index for chunk in chunks]),
     )
-    return FrameChunk(*joined), facts
+    return joined, done.facts
 
 
 def plainly_decoded(path: Path) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:

@@ -1,60 +1,72 @@
-"""Decoding side by side: every clip's events in order, bounded, and without threads left behind."""
+"""Decoder processes: every clip's events in order, bounded, and no fault costs another clip."""
 
 import os
-import threading
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
+import psutil
 import pytest
 
-from stage1_extract import decoding
-from stage1_extract.clips import FrameChunk, FrameRecipe
-from stage1_extract.decoding import ClipEvent, decode_clips
-from stage1_extract.manifest import Clip
+from stage1_extract.clips import ClipDone, ClipJob, FrameChunk, FrameRecipe
+from stage1_extract.decoder_handle import DecoderLimits
+from stage1_extract.decoding import ClipEvent, DecoderError, DecoderPool
 from stage1_extract.sampling import parse_sampling
-from stage1_extract.sources import VideoError
-from stage1_extract.store import SourceFacts
-from tests.conftest import VideoFactory, facts_of, numbers_shown
+from stage1_extract.sources import Clip, VideoError
+from tests.conftest import VideoFactory, numbers_shown
 
 RECIPE = FrameRecipe(parse_sampling("all"), "squash", 8, 0.8)
+LARGE = FrameRecipe(parse_sampling("all"), "squash", 224, 0.8)
 
 
-def decoder_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decoder")]
+def jobs(*paths: Path) -> list[ClipJob]:
+    return [ClipJob(Clip(path.stem, path)) for path in paths]
 
 
-def endless(clip: Clip, recipe: FrameRecipe) -> Iterator[FrameChunk | SourceFacts]:
-    """Stands in for a video without end."""
-    while True:
-        yield FrameChunk(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1), np.zeros(1, np.int64))
+def children() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if any("decoder_process" in part for part in child.cmdline())
+    ]
 
 
-def fake_clips(count: int) -> list[Clip]:
-    return [Clip(f"v{i}", Path(f"v{i}.mp4")) for i in range(count)]
+def last_events(pool: DecoderPool, wanted: list[ClipJob]) -> dict[str, ClipEvent]:
+    return {event.clip.video_id: event for event in pool.decode(wanted)}
 
 
-@pytest.mark.parametrize("num_decoders", [1, 2, 5])
+def long_array(path: Path, num_frames: int = 3000, side: int = 224) -> Path:
+    """Write frames that take a while to decode, and little disk."""
+    np.lib.format.open_memmap(path, "w+", np.uint8, (num_frames, side, side, 3)).flush()
+    return path
+
+
+@pytest.mark.parametrize("num_decoders", [1, 2, 4])
 def test_each_clip_comes_whole_and_ends_with_its_facts(
     make_video: VideoFactory, num_decoders: int
 ) -> None:
-    clips = [Clip(f"v{i}", make_video(f"v{i}.avi", 1 + 9 * i)) for i in range(8)]
-    events: dict[str, list[ClipEvent]] = {clip.video_id: [] for clip in clips}
-    for event in decode_clips(clips, RECIPE, num_decoders=num_decoders):
-        events[event.clip.video_id].append(event)
-    for i, (*chunks, last) in enumerate(events.values()):
-        assert isinstance(last.content, SourceFacts)
-        shown = [
-            number
-            for event in chunks
-            if isinstance(event.content, FrameChunk)
-            for number in numbers_shown(event.content.frames)
-        ]
-        assert shown == [number % 24 for number in range(1 + 9 * i)]
-    assert not decoder_threads()
+    wanted = jobs(*(make_video(f"v{i}.avi", 1 + 9 * i) for i in range(8)))
+    shown: dict[str, list[int]] = {job.clip.video_id: [] for job in wanted}
+    ended = []
+    with DecoderPool(RECIPE, num_decoders=num_decoders) as pool:
+        for event in pool.decode(wanted):
+            name = event.clip.video_id
+            assert name not in ended
+            if isinstance(event.content, FrameChunk):
+                shown[name] += numbers_shown(event.content.frames)
+            else:
+                assert isinstance(event.content, ClipDone)
+                assert event.content.facts.source_frame_count == len(shown[name])
+                ended.append(name)
+    assert sorted(ended) == sorted(shown)
+    for i, numbers in enumerate(shown.values()):
+        assert numbers == [number % 24 for number in range(1 + 9 * i)]
+    assert not children()
 
 
 def test_bad_files_end_with_their_error_and_stop_no_other(
@@ -65,96 +77,162 @@ def test_bad_files_end_with_their_error_and_stop_no_other(
     os.mkfifo(tmp_path / "pipe.mp4")
     make_video("good.mp4", 3)
     names = ["text", "pipe", "good", "gone", "empty"]
-    clips = [Clip(name, tmp_path / f"{name}.mp4") for name in names]
-    last = {event.clip.video_id: event for event in decode_clips(clips, RECIPE, num_decoders=2)}
+    with DecoderPool(RECIPE, num_decoders=2) as pool:
+        last = last_events(pool, jobs(*(tmp_path / f"{name}.mp4" for name in names)))
     kinds = {name: type(last[name].content) for name in names}
-    assert kinds == dict.fromkeys(names, VideoError) | {"good": SourceFacts}
+    assert kinds == dict.fromkeys(names, VideoError) | {"good": ClipDone}
     assert "pipe.mp4 is not a file" in str(last["pipe"].content)
 
 
 def test_without_clips_nothing_comes() -> None:
-    assert not list(decode_clips([], RECIPE, num_decoders=2))
+    with DecoderPool(RECIPE, num_decoders=1) as pool:
+        assert not list(pool.decode([]))
 
 
-def test_stalled_consumer_bounds_what_is_decoded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
+def test_leaving_early_ends_the_processes_at_once(tmp_path: Path) -> None:
+    with DecoderPool(LARGE, num_decoders=2) as pool:
+        next(
+            iter(pool.decode(jobs(long_array(tmp_path / "a.npy"), long_array(tmp_path / "b.npy"))))
+        )
+        assert len(children()) == 2
+        started = time.monotonic()
+    assert time.monotonic() - started < 5
+    assert not children()
 
-    def counted(clip: Clip, recipe: FrameRecipe) -> Iterator[FrameChunk | SourceFacts]:
-        for chunk in endless(clip, recipe):
-            made.append(clip)
-            yield chunk
 
-    monkeypatch.setattr(decoding, "read_clip", counted)
-    with closing(decode_clips(fake_clips(9), RECIPE, num_decoders=3)) as events:
+def test_stalled_consumer_bounds_what_is_decoded_ahead(tmp_path: Path) -> None:
+    with DecoderPool(LARGE, num_decoders=2, limits=DecoderLimits(stall_seconds=0.5)) as pool:
+        events = iter(
+            pool.decode(jobs(long_array(tmp_path / "a.npy"), long_array(tmp_path / "b.npy")))
+        )
         next(events)
-        time.sleep(0.6)
-        # Four a decoder wait, one is in each decoder's hand, one was taken.
-        assert 4 * 3 <= len(made) <= 4 * 3 + 3 + 1
-        stalled = len(made)
-        for _ in range(50):
-            next(events)
-        assert stalled + 40 <= len(made) <= stalled + 60
-    assert not decoder_threads()
+        time.sleep(1.5)  # longer than the limit: who waits for the consumer is not blocked
+        busy = [child.cpu_times().user for child in children()]
+        time.sleep(0.5)
+        assert [child.cpu_times().user for child in children()] == pytest.approx(busy, abs=0.05)
+        assert all(isinstance(next(events).content, FrameChunk) for _ in range(20))
 
 
-@pytest.mark.parametrize("num_events", [1, 30])
-def test_closing_early_leaves_no_threads(monkeypatch: pytest.MonkeyPatch, num_events: int) -> None:
-    monkeypatch.setattr(decoding, "read_clip", endless)
-    events = decode_clips(fake_clips(9), RECIPE, num_decoders=3)
-    for _ in range(num_events):
-        next(events)
-    assert len(decoder_threads()) == 3
-    started = time.monotonic()
-    events.close()
-    assert not decoder_threads()
-    assert time.monotonic() - started < 10
-
-
-def test_error_in_the_consumer_leaves_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "read_clip", endless)
-
-    def consume() -> None:
-        with closing(decode_clips(fake_clips(4), RECIPE, num_decoders=2)) as events:
-            for _ in events:
-                raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        consume()
-    assert not decoder_threads()
-
-
-@pytest.mark.parametrize("num_decoders", [1, 3])
-def test_unforeseen_error_in_a_decoder_surfaces(
-    monkeypatch: pytest.MonkeyPatch, num_decoders: int
-) -> None:
-    def fail(clip: Clip, recipe: FrameRecipe) -> Iterator[SourceFacts]:
-        if clip.video_id == "v1":
-            raise RuntimeError("a bug in the decoder")
-        yield facts_of(clip.video_id)
-
-    monkeypatch.setattr(decoding, "read_clip", fail)
-    with pytest.raises(RuntimeError, match="a bug in the decoder"):
-        list(decode_clips(fake_clips(5), RECIPE, num_decoders=num_decoders))
-    assert not decoder_threads()
+def at_first_chunk(
+    pool: DecoderPool, wanted: list[ClipJob], do: Callable[[], None]
+) -> list[ClipEvent]:
+    """Run the pool, doing something to it as soon as the clip `victim` has begun."""
+    events = []
+    done = False
+    for event in pool.decode(wanted):
+        events.append(event)
+        if event.clip.video_id == "victim" and not done:
+            done = True
+            do()
+    return events
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("number", "reason"),
     [
-        (OSError(5, "Input/output error"), OSError),
-        (VideoError("bad frame"), VideoError),
-        (cv2.error("resize failed"), VideoError),
+        (signal.SIGSEGV, r"victim.npy crashed its decoder \(SIGSEGV\)"),
+        (signal.SIGKILL, r"victim.npy crashed its decoder \(SIGKILL\)"),
+        (signal.SIGSTOP, r"victim.npy blocked its decoder: no progress in 1 s"),
     ],
 )
-def test_foreseen_errors_end_their_clip_alone(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception]
+def test_a_decoder_that_crashes_or_blocks_costs_its_clip_alone(
+    make_video: VideoFactory, tmp_path: Path, number: int, reason: str
 ) -> None:
-    def fail(clip: Clip, recipe: FrameRecipe) -> Iterator[SourceFacts]:
-        if clip.video_id == "v1":
-            raise error
-        yield facts_of(clip.video_id)
+    wanted = jobs(
+        long_array(tmp_path / "victim.npy"), *(make_video(f"{i}.mp4", 5) for i in range(4))
+    )
+    with DecoderPool(LARGE, num_decoders=1, limits=DecoderLimits(stall_seconds=1)) as pool:
+        events = at_first_chunk(pool, wanted, lambda: os.kill(pool.process_ids[0], number))
+    last = {event.clip.video_id: event.content for event in events}
+    with pytest.raises(VideoError, match=reason):
+        raise last.pop("victim")  # type: ignore[misc]
+    assert [type(content) for content in last.values()] == [ClipDone] * 4
+    assert not children()
 
-    monkeypatch.setattr(decoding, "read_clip", fail)
-    events = list(decode_clips(fake_clips(4), RECIPE, num_decoders=2))
-    kinds = {event.clip.video_id: type(event.content) for event in events}
-    assert kinds == {"v0": SourceFacts, "v1": kind, "v2": SourceFacts, "v3": SourceFacts}
+
+def test_a_clip_that_takes_too_long_is_given_up(make_video: VideoFactory, tmp_path: Path) -> None:
+    wanted = jobs(long_array(tmp_path / "victim.npy", 200_000, 64), make_video("good.mp4", 5))
+    limits = DecoderLimits(clip_seconds=0.5)
+    with DecoderPool(RECIPE, num_decoders=1, limits=limits) as pool:
+        last = last_events(pool, wanted)
+    assert "was not decoded within 0.5 s" in str(last["victim"].content)
+    assert isinstance(last["good"].content, ClipDone)
+
+
+def test_a_source_that_explodes_in_memory_costs_itself_alone(
+    make_video: VideoFactory, tmp_path: Path
+) -> None:
+    # A few kB of zip that hold 4 GB; in Fortran order the array must be had as a whole.
+    header = b"\x93NUMPY\x01\x00"
+    text = (
+        "{'descr': '|u1', 'fortran_order': True, 'shape': (4000, 1000, 1000), }".ljust(117) + "\n"
+    )
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open("frames.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(header + len(text).to_bytes(2, "little") + text.encode())
+        for _ in range(400):
+            member.write(bytes(10_000_000))
+    wanted = jobs(tmp_path / "bomb.npz", make_video("good.mp4", 5))
+    with DecoderPool(RECIPE, num_decoders=1, limits=DecoderLimits(memory_mb=1000)) as pool:
+        last = last_events(pool, wanted)
+    assert "needs more than the 1000 MB that a decoder may use" in str(last["bomb"].content)
+    assert isinstance(last["good"].content, ClipDone)
+
+
+def test_decoders_that_cannot_start_are_no_clips_fault(
+    make_video: VideoFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = jobs(make_video("good.mp4", 5))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with DecoderPool(RECIPE, num_decoders=1) as pool, pytest.raises(DecoderError, match="code 1"):
+        list(pool.decode(wanted))
+
+
+def test_an_unforeseen_error_in_a_decoder_surfaces(make_video: VideoFactory) -> None:
+    broken = FrameRecipe(parse_sampling("all"), "no such fit", 8, None)  # type: ignore[arg-type]
+    wanted = jobs(make_video("good.mp4", 5))
+    with DecoderPool(broken, num_decoders=1) as pool, pytest.raises(DecoderError, match="Trace"):
+        list(pool.decode(wanted))
+
+
+def test_decoders_are_added_while_the_consumer_starves(tmp_path: Path) -> None:
+    paths = [long_array(tmp_path / f"{i}.npy", 60_000, 64) for i in range(6)]
+    with DecoderPool(RECIPE) as pool:
+        pool._max_decoders = 3
+        assert pool.num_decoders == 2
+        most = 0
+        for _ in pool.decode(jobs(*paths)):
+            most = max(most, pool.num_decoders)
+            if most == 3:
+                break
+    assert most == 3
+
+
+@pytest.fixture
+def killed_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that decodes without end, to be killed."""
+    path = long_array(tmp_path / "a.npy", 200_000)
+    code = (
+        "import sys, pathlib; from tests.stage1_extract.test_decoding import *\n"
+        "with DecoderPool(LARGE, num_decoders=2) as pool:\n"
+        f"    for event in pool.decode(jobs(pathlib.Path({str(path)!r}))):\n"
+        "        print(*pool.process_ids, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_decoders_of_a_killed_run_do_not_linger(killed_run: subprocess.Popen[str]) -> None:
+    assert killed_run.stdout is not None
+    numbers = [int(word) for word in killed_run.stdout.readline().split()]
+    assert all(psutil.pid_exists(number) for number in numbers)
+    killed_run.kill()
+    killed_run.wait()
+    _, alive = psutil.wait_procs(
+        [psutil.Process(number) for number in numbers if psutil.pid_exists(number)], timeout=5
+    )
+    assert not alive

@@ -18,8 +18,10 @@ from stage1_extract.cli import main
 from stage1_extract.config import ExtractSettings
 from stage1_extract.extract import extract
 from stage1_extract.keras_setup import load_keras
+from stage1_extract.precision import PrecisionError
 from stage1_extract.store import EmbeddingStore, StoreError, shard_paths
 from stage1_extract.upkeep import verify_store
+from stage1_extract.views import ViewSettings
 
 SETTINGS = ExtractSettings(
     backbone="MobileNet",
@@ -306,3 +308,53 @@ def test_the_command_reports_failures_by_its_exit_code(
     assert "made with other settings" in capsys.readouterr().err
     assert main(["run", str(tmp_path / "none.csv"), store]) == 2
     assert "no manifest at" in capsys.readouterr().err
+
+
+def test_views_are_added_to_a_store_without_embedding_its_clips_again(
+    clips: Path, tmp_path: Path
+) -> None:
+    extract(clips, tmp_path / "store", SETTINGS)
+    before = contents(tmp_path / "store")
+    added = extract(clips, tmp_path / "store", replace(SETTINGS, views=2))
+    num_frames = sum(min(3 + 5 * i, 6) for i in range(5))
+    assert (added.num_stored, added.num_frames) == (5, 2 * num_frames)
+    store = EmbeddingStore(tmp_path / "store")
+    assert sorted(store.views.tolist()) == [0] * 5 + [1] * 5 + [2] * 5
+    for video_id, (embedding, *_) in before.items():
+        found = [store.read(store.find(video_id, view)).tobytes() for view in (0, 1, 2)]
+        assert found[0] == embedding
+        assert len(set(found)) == 3
+    extract(clips, tmp_path / "at once", replace(SETTINGS, views=2))
+    at_once = EmbeddingStore(tmp_path / "at once")
+    for i in range(15):
+        np.testing.assert_array_equal(store.read(i), at_once.read(i))
+    assert added.fingerprint == store.fingerprint == at_once.fingerprint
+    assert extract(clips, tmp_path / "store", SETTINGS).num_present == 5
+
+
+def test_views_drawn_otherwise_are_refused(clips: Path, tmp_path: Path) -> None:
+    extract(clips, tmp_path / "store", replace(SETTINGS, views=1))
+    other = replace(SETTINGS, views=2, view_settings=ViewSettings(view_flip=True))
+    with pytest.raises(StoreError, match="view_flip: False against True"):
+        extract(clips, tmp_path / "store", other)
+
+
+def test_a_run_of_many_shards_ends_with_few(clips: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, shard_seconds=0.0, views=1)
+    extract(clips, tmp_path / "store", settings)  # a shard each for 5 clips and their views
+    assert len(shard_paths(tmp_path / "store")) == 1
+    assert verify_store(tmp_path / "store").num_sequences == 10
+
+
+def test_a_lower_precision_is_measured_stored_and_limited(clips: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, precision="bfloat16")
+    with pytest.raises(PrecisionError, match="--max-precision-error"):
+        extract(clips, tmp_path / "store", replace(settings, max_precision_error=1e-6))
+    assert not shard_paths(tmp_path / "store")
+    extract(clips, tmp_path / "store", replace(settings, max_precision_error=1.0))
+    store = EmbeddingStore(tmp_path / "store")
+    assert store.settings["precision"] == "bfloat16"
+    error = store.execution["precision_error"]
+    assert 1e-5 < error["relative_l2_mean"] <= error["relative_l2_max"] < 1
+    with pytest.raises(StoreError, match="precision: 'bfloat16' against 'float32'"):
+        extract(clips, tmp_path / "store", SETTINGS)

@@ -1,0 +1,173 @@
+"""Embedding clips on the one device that Keras, or the engine, takes in this process."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stage1_extract.backbones import Embedder
+from stage1_extract.clips import ClipJob, FrameChunk, FrameRecipe
+from stage1_extract.config import ExtractSettings
+from stage1_extract.decoder_handle import DecoderLimits
+from stage1_extract.decoding import DecoderPool
+from stage1_extract.keras_setup import software_versions
+from stage1_extract.precision import PrecisionReport, check_precision, measure_precision
+from stage1_extract.progress import ProgressLike
+from stage1_extract.run_loop import EmbeddingRun, RunResult
+from stage1_extract.sampling import parse_sampling
+from stage1_extract.scaling import parse_value_range
+from stage1_extract.stacks import StackOptions
+from stage1_extract.store import Provenance
+from stage1_extract.views import ViewSettings
+
+_SAMPLE_CLIPS = 8
+_SAMPLE_FRAMES = 4
+
+
+class LocalRunner:
+    """Loads the backbone, and embeds clips with it.
+
+    Args:
+        settings: How.
+
+    Attributes:
+        provenance: What its shards say of their origin.
+
+    Raises:
+        WeightsError: The backbone's weights cannot be had.
+        ValueError: The settings do not suit the backbone or this machine.
+    """
+
+    def __init__(self, settings: ExtractSettings) -> None:
+        self._settings = settings
+        self._embedder = load_embedder(settings)
+        self.provenance = _provenance(settings, self._embedder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def embed(self, jobs: Sequence[ClipJob], folder: Path, progress: ProgressLike) -> RunResult:
+        """Embed the clips into the store, and return what was done.
+
+        Raises:
+            PrecisionError: The precision is too low for these videos; nothing was stored.
+            OSError: The store cannot be written; what was finished is kept.
+            KeyboardInterrupt: Stopped by the user; what was finished is kept.
+        """
+        if not jobs:
+            return RunResult()
+        embedder, settings = self._embedder, self._settings
+        if settings.precision != "float32":
+            self._measure_precision(jobs, progress)
+        recipe = _recipe(settings, embedder.input_size)
+        with _decoders(settings, recipe) as decoders:
+            embedder.warm_up()  # while the decoders start
+            with progress:
+                run = EmbeddingRun(folder, self.provenance, embedder, settings, progress)
+                run.embed_all(jobs, decoders)
+        return run.result
+
+    def _measure_precision(self, jobs: Sequence[ClipJob], progress: ProgressLike) -> None:
+        """Compare with float32 on frames of the videos themselves, and note it in the shards."""
+        settings = self._settings
+        frames = _sample_frames(jobs, settings, self._embedder.input_size)
+        if not len(frames):
+            return  # no clip of the sample can be read, and the run will say why
+        reference = load_embedder(dataclasses.replace(settings, precision="float32"))
+        report = measure_precision(reference.embed_all, self._embedder.embed_all, frames)
+        progress.write(_describe(settings.precision, report))
+        check_precision(report, settings.max_precision_error)
+        execution = {**self.provenance.execution, "precision_error": report.as_dict()}
+        self.provenance = dataclasses.replace(self.provenance, execution=execution)
+
+
+def load_embedder(settings: ExtractSettings) -> Embedder:
+    """Return the backbone that the settings name.
+
+    float32 is float32 on GPUs too: left alone, they compute in TF32, whose
+    values have 10 bits instead of 23.
+
+    Raises:
+        WeightsError: Its weights cannot be had.
+        ValueError: The settings do not suit it, or this machine.
+    """
+    if settings.precision == "float32":
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # read when CUDA starts
+    return Embedder(
+        settings.backbone,
+        weights=settings.weights,
+        pooling=settings.pooling,
+        input_size=settings.input_size,
+        alpha=settings.alpha,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        backend=settings.backend,
+        engine=settings.engine,
+        precision=settings.precision,
+    )
+
+
+def _provenance(settings: ExtractSettings, embedder: Embedder) -> Provenance:
+    return Provenance(
+        settings=settings.identity(
+            weights_sha256=embedder.weights_sha256,
+            input_size=embedder.input_size,
+            engine=embedder.engine,
+        ),
+        software=software_versions(),
+        execution={"weights": settings.weights, "batch_size": settings.batch_size},
+    )
+
+
+def _recipe(settings: ExtractSettings, input_size: int) -> FrameRecipe:
+    return FrameRecipe(
+        parse_sampling(settings.sampling),
+        settings.fit,
+        input_size,
+        settings.min_coverage,
+        normalise=settings.normalise,
+        stack_options=StackOptions(parse_value_range(settings.value_range), settings.assumed_fps),
+        views=settings.view_settings,
+    )
+
+
+def _decoders(settings: ExtractSettings, recipe: FrameRecipe) -> DecoderPool:
+    limits = DecoderLimits(
+        settings.stall_seconds, settings.clip_seconds, settings.decoder_memory_mb
+    )
+    number = None if settings.decoders == "auto" else settings.decoders
+    return DecoderPool(recipe, num_decoders=number, limits=limits)
+
+
+def _sample_frames(
+    jobs: Sequence[ClipJob], settings: ExtractSettings, input_size: int
+) -> NDArray[np.uint8]:
+    """Return frames (n, S, S, 3) of clips spread evenly over the list."""
+    chosen = np.unique(np.linspace(0, len(jobs) - 1, _SAMPLE_CLIPS).round().astype(int))
+    recipe = dataclasses.replace(
+        _recipe(settings, input_size),
+        sampling=parse_sampling(f"uniform:{_SAMPLE_FRAMES}"),
+        views=ViewSettings(),
+    )
+    sample = [ClipJob(jobs[i].clip) for i in chosen.tolist()]
+    frames = [np.empty((0, input_size, input_size, 3), np.uint8)]
+    with _decoders(settings, recipe) as decoders:
+        for event in decoders.decode(sample):
+            if isinstance(event.content, FrameChunk):
+                frames.append(event.content.frames.copy())
+    return np.concatenate(frames)
+
+
+def _describe(precision: str, report: PrecisionReport) -> str:
+    return (
+        f"{precision} against float32 on {report.num_frames} frames of these videos: relative L2 "
+        f"error {report.relative_l2_mean:.2%} on average, {report.relative_l2_max:.2%} at worst; "
+        f"smallest cosine {report.cosine_min:.5f}"
+    )

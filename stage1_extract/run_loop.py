@@ -1,0 +1,199 @@
+"""Bringing clips from the decoders through the backbone into shards."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from stage1_extract.backbones import Embedder
+from stage1_extract.batching import BatchFiller, EmbeddedPart
+from stage1_extract.clips import ClipDone, ClipJob, FrameChunk, Restart
+from stage1_extract.config import ExtractSettings
+from stage1_extract.decoding import ClipEvent, DecoderPool
+from stage1_extract.failures import Failure, append_failure
+from stage1_extract.interrupt import deferred_interrupt
+from stage1_extract.progress import ProgressLike
+from stage1_extract.sources import Clip
+from stage1_extract.store import Provenance, SourceFacts
+from stage1_extract.writing import EmbeddingError, SequenceBuffer, ShardWriter
+
+_MANY_FRAMES_MISSING = 0.95
+
+
+@dataclasses.dataclass(eq=False)
+class _OpenClip:
+    """A clip on its way: its views, and what is known of its source once all frames are sent."""
+
+    clip: Clip
+    views: dict[int, "_OpenView"] = dataclasses.field(default_factory=dict)
+    done: ClipDone | None = None
+
+    @property
+    def complete(self) -> bool:
+        all_back = all(view.buffer.length == view.num_frames_sent for view in self.views.values())
+        return self.done is not None and all_back
+
+    def close(self) -> None:
+        for view in self.views.values():
+            view.buffer.close()
+
+
+@dataclasses.dataclass(eq=False)
+class _OpenView:
+    """One view of it: frames handed to the backbone, and embeddings that came back."""
+
+    of: _OpenClip
+    buffer: SequenceBuffer
+    num_frames_sent: int = 0
+
+
+@dataclasses.dataclass
+class RunResult:
+    """What a run did.
+
+    Attributes:
+        num_stored: Clips stored.
+        num_frames: Their frames, those of all views.
+        failures: Clips that failed.
+        notes: Remarks on stored clips that deserve a look.
+    """
+
+    num_stored: int = 0
+    num_frames: int = 0
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, other: "RunResult") -> None:
+        """Count another run in."""
+        self.num_stored += other.num_stored
+        self.num_frames += other.num_frames
+        self.failures += other.failures
+        self.notes += other.notes
+
+
+class EmbeddingRun:
+    """Embeds clips into a store.
+
+    Args:
+        folder: The store.
+        provenance: What its shards say of their origin.
+        embedder: The backbone.
+        settings: How.
+        progress: Who hears of it.
+
+    Attributes:
+        result: What was done so far.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        provenance: Provenance,
+        embedder: Embedder,
+        settings: ExtractSettings,
+        progress: ProgressLike,
+    ) -> None:
+        self.result = RunResult()
+        self._folder = folder
+        self._settings = settings
+        self._progress = progress
+        self._writer = ShardWriter(
+            folder,
+            provenance,
+            dtype=settings.dtype,
+            embedding_dim=embedder.embedding_dim,
+            shard_bytes=settings.shard_mb * 10**6,
+            shard_seconds=settings.shard_seconds,
+        )
+        self._batches: BatchFiller[_OpenView] = BatchFiller(
+            embedder.submit,
+            batch_size=embedder.batch_size,
+            input_size=embedder.input_size,
+            max_in_flight=embedder.max_in_flight,
+        )
+        self._open: dict[str, _OpenClip] = {}
+        self._failed_ids: set[str] = set()
+
+    def embed_all(self, jobs: Sequence[ClipJob], decoders: DecoderPool) -> None:
+        """Embed the clips; whatever ends the loop early, those that are finished are kept."""
+        with self._writer, deferred_interrupt() as check_interrupt:
+            try:
+                for event in decoders.decode(jobs, while_waiting=check_interrupt):
+                    self._handle(event)
+                    check_interrupt()
+                    if self.result.failures and self._settings.fail_fast:
+                        break
+                self._collect(self._batches.flush())
+            finally:
+                for clip in self._open.values():
+                    clip.close()
+                self._writer.flush()
+
+    def _handle(self, event: ClipEvent) -> None:
+        clip, content = event.clip, event.content
+        if clip.video_id in self._failed_ids:
+            return
+        if isinstance(content, FrameChunk):
+            view = self._view(clip, content.view)
+            view.num_frames_sent += len(content.frames)
+            self._collect(self._batches.add(view, content))
+        elif isinstance(content, ClipDone):
+            self._open[clip.video_id].done = content
+            self._store_if_complete(self._open[clip.video_id])
+        elif isinstance(content, Restart):
+            self._drop(clip)
+        else:
+            self._fail(clip, content)
+
+    def _view(self, clip: Clip, number: int) -> _OpenView:
+        open_clip = self._open.setdefault(clip.video_id, _OpenClip(clip))
+        if number not in open_clip.views:
+            buffer = SequenceBuffer(self._folder, self._settings.dtype)
+            open_clip.views[number] = _OpenView(open_clip, buffer)
+        return open_clip.views[number]
+
+    def _collect(self, parts: Iterable[EmbeddedPart[_OpenView]]) -> None:
+        for part in parts:
+            clip = part.owner.of
+            self._progress.add_frames(len(part.embedding))
+            # Frames of a clip that failed or was restarted meanwhile have no one to go to.
+            if self._open.get(clip.clip.video_id) is not clip:
+                continue
+            try:
+                part.owner.buffer.append(part.embedding, part.time_seconds, part.source_index)
+            except EmbeddingError as error:
+                self._fail(clip.clip, error)
+            else:
+                self._store_if_complete(clip)
+
+    def _store_if_complete(self, clip: _OpenClip) -> None:
+        if not clip.complete or clip.done is None:
+            return
+        video_id, facts = clip.clip.video_id, clip.done.facts
+        for number, view in sorted(clip.views.items()):
+            self._writer.add(video_id, number, view.buffer, facts)
+            self.result.num_frames += view.buffer.length
+        self.result.num_stored += 1
+        self._drop(clip.clip)
+        self._progress.finish_clip()
+        notes = (*clip.done.notes, *_remarks(facts))
+        self.result.notes += [f"{video_id}: {note}" for note in notes]
+
+    def _drop(self, clip: Clip) -> None:
+        if (dropped := self._open.pop(clip.video_id, None)) is not None:
+            dropped.close()
+
+    def _fail(self, clip: Clip, error: Exception) -> None:
+        self._drop(clip)
+        self._failed_ids.add(clip.video_id)
+        failure = Failure.of(clip.video_id, clip.path, error)
+        append_failure(self._folder, failure)
+        self.result.failures.append(failure)
+        self._progress.finish_clip(failed=True)
+        self._progress.write(f"failed: {clip.video_id}: {failure.reason}")
+
+
+def _remarks(facts: SourceFacts) -> list[str]:
+    found, stated = facts.source_frame_count, facts.source_stated_frame_count
+    if found < _MANY_FRAMES_MISSING * stated:
+        return [f"{found} frames found, its header states {stated}"]
+    return []
