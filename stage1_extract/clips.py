@@ -20,13 +20,17 @@ from stage1_extract.seeking import SeekError, worth_seeking
 from stage1_extract.sources import Beat, Clip, FrameIndex, VideoError, check_file
 from stage1_extract.stacks import StackOpener, StackOptions, stack_opener
 from stage1_extract.store import SourceFacts
-from stage1_extract.videos import lacks_gif_end, scan_video
+from stage1_extract.videos import scan_video
 from stage1_extract.views import ViewSettings, normalise_frames, view_transform
 
 CHUNK_BYTES = 32 * 224 * 224 * 3
 """Frames are handed on in chunks of about so many bytes."""
 
 NumberedFrames = Iterator[tuple[int, NDArray[np.uint8]]]
+_NO_FRAME = (
+    "opens as a video, but no frame can be decoded: it is damaged, or OpenCV lacks its codec (many "
+    "builds lack AV1)"
+)
 _ACCEPT = "repair it, or accept such files with --min-coverage 0"
 
 
@@ -87,10 +91,12 @@ class ClipDone:
     Attributes:
         facts: What was found in its source.
         notes: Remarks that deserve a look.
+        sought: Whether its frames were sought, and not met by decoding from the start.
     """
 
     facts: SourceFacts
     notes: tuple[str, ...] = ()
+    sought: bool = False
 
 
 ClipContent = FrameChunk | Restart | ClipDone
@@ -156,8 +162,6 @@ def _read_video(
     choice, or where seeking cannot be trusted, a Restart follows and the file is decoded again.
     """
     clip = job.clip
-    if recipe.min_coverage and lacks_gif_end(clip.path):
-        raise VideoError(f"{clip.path} is a GIF without its end: it is cut short; {_ACCEPT}")
     source_hash, index = _hash(clip.path, state, beat), _scan(clip.path, state, beat)
     to_the_end = clip.end_seconds is None
     may_seek = True
@@ -179,7 +183,8 @@ def _read_video(
         actual = frames.found_index()
         _check_coverage(clip, recipe, index=index, actual=actual)
         if _same_choice(wanted, _choose(clip, recipe, actual), index, actual):
-            return ClipDone(_facts(clip, actual, state, source_hash, frames.size), notes)
+            facts = _facts(clip, actual, state, source_hash, frames.size)
+            return ClipDone(facts, notes, sought=seeks)
         yield Restart()
         index = actual
     raise VideoError(f"{clip.path} yields another number of frames each time it is decoded")
@@ -200,7 +205,7 @@ def _scan(path: Path, state: SourceState, beat: Beat) -> FrameIndex:
 
 def _choose(clip: Clip, recipe: FrameRecipe, index: FrameIndex) -> NDArray[np.int64]:
     if not index.num_frames:
-        raise VideoError(f"{clip.path} opens as a video, but no frame can be decoded")
+        raise VideoError(f"{clip.path} {_NO_FRAME}")
     by_time = clip.start_seconds is not None or clip.end_seconds is not None
     if (by_time or recipe.sampling.needs_times) and np.isnan(index.times).any():
         raise VideoError(
@@ -265,7 +270,7 @@ def _check_coverage(
     clip: Clip, recipe: FrameRecipe, *, index: FrameIndex, actual: FrameIndex
 ) -> None:
     if not actual.num_frames:
-        raise VideoError(f"{clip.path} opens as a video, but no frame can be decoded")
+        raise VideoError(f"{clip.path} {_NO_FRAME}")
     coverage = covered_part(actual)
     if coverage < recipe.min_coverage:
         raise VideoError(

@@ -201,7 +201,7 @@ class DecoderPool:
         handle.job = None
 
     def _bury(self, handle: DecoderHandle) -> None:
-        """Replace a decoder that died; its clip is to blame, and where it had none, who killed it."""
+        """Replace a decoder that died; its clip is to blame, or, if it had none, who killed it."""
         end = handle.process.end()
         if handle.job is None and handle.ready:
             self._exchange(handle)

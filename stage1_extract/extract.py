@@ -19,6 +19,7 @@ from stage1_extract.store import (
     remove_stale_partials,
     shard_paths,
 )
+from stage1_extract.upkeep import equal_sources, sources_of
 
 _MANY_SHARDS = 8
 
@@ -31,7 +32,8 @@ class ExtractSummary:
         num_clips: Clips of the manifest.
         num_present: Clips that the store held before.
         num_stored: Clips that this run added.
-        num_frames: Frames of the clips that this run added.
+        num_frames: Frames of the clips that this run added, in all their views.
+        num_sought: Clips, of those added, whose frames were sought instead of decoding all.
         seconds: Time from the first clip to the last, without loading the backbone.
         failures: Clips of the manifest that failed, now or earlier, and why.
         notes: Remarks on stored clips that deserve a look.
@@ -42,6 +44,7 @@ class ExtractSummary:
     num_present: int
     num_stored: int
     num_frames: int
+    num_sought: int
     seconds: float
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
@@ -96,11 +99,13 @@ def extract(
         result = runner.embed(pending, folder, progress) if pending else RunResult()
     if result.num_stored:
         result.notes += _merge_small_shards(folder)
+        result.notes += _equal_contents(folder, {job.clip.video_id for job in pending})
     return ExtractSummary(
         num_clips=len(manifest.clips),
         num_present=len(manifest.clips) - len(jobs),
         num_stored=result.num_stored,
         num_frames=result.num_frames,
+        num_sought=result.num_sought,
         seconds=progress.seconds if pending else 0.0,
         failures=(*earlier.values(), *result.failures),
         notes=tuple(result.notes),
@@ -121,6 +126,12 @@ def _merge_small_shards(folder: Path) -> list[str]:
     except (StoreError, OSError) as error:
         return [f"all is stored, but its shards were not merged: {error}"]
     return []
+
+
+def _equal_contents(folder: Path, new_ids: set[str]) -> list[str]:
+    """Return remarks on new clips whose content is stored under another id: copies, renamed."""
+    groups = equal_sources(sources_of(EmbeddingStore(folder)))
+    return [f"equal content: {', '.join(ids)}" for ids in groups if not new_ids.isdisjoint(ids)]
 
 
 def _fingerprint(folder: Path, provenance: Provenance) -> str:

@@ -25,7 +25,7 @@ class Failure:
     def of(cls, video_id: str, path: Path, error: Exception) -> "Failure":
         """Describe an error that befell a video now."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(video_id, str(path), str(error), type(error).__name__, now)
+        return cls(video_id, _readable(path), _readable(error), type(error).__name__, now)
 
 
 def read_failures(store_folder: Path) -> dict[str, Failure]:
@@ -74,3 +74,8 @@ def write_failures(store_folder: Path, failures: Iterable[Failure]) -> None:
     partial = path.with_name(f".{FILE_NAME}.{os.getpid()}.partial")
     partial.write_text("".join(lines), "utf-8")
     partial.replace(path)
+
+
+def _readable(value: object) -> str:
+    """Return text with the bytes of names that are not UTF-8 written out; JSON cannot hold them."""
+    return str(value).encode(errors="surrogateescape").decode(errors="backslashreplace")

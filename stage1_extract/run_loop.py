@@ -1,6 +1,7 @@
 """Bringing clips from the decoders through the backbone into shards."""
 
 import dataclasses
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from stage1_extract.store import Provenance, SourceFacts
 from stage1_extract.writing import EmbeddingError, SequenceBuffer, ShardWriter
 
 _MANY_FRAMES_MISSING = 0.95
+_PATIENCE_SECONDS = 2.0
+"""A batch that is not full waits so long for more frames; then the backbone computes it padded."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -53,12 +56,14 @@ class RunResult:
     Attributes:
         num_stored: Clips stored.
         num_frames: Their frames, those of all views.
+        num_sought: Clips whose frames were sought from keyframes.
         failures: Clips that failed.
         notes: Remarks on stored clips that deserve a look.
     """
 
     num_stored: int = 0
     num_frames: int = 0
+    num_sought: int = 0
     failures: list[Failure] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -66,6 +71,7 @@ class RunResult:
         """Count another run in."""
         self.num_stored += other.num_stored
         self.num_frames += other.num_frames
+        self.num_sought += other.num_sought
         self.failures += other.failures
         self.notes += other.notes
 
@@ -112,14 +118,22 @@ class EmbeddingRun:
         )
         self._open: dict[str, _OpenClip] = {}
         self._failed_ids: set[str] = set()
+        self._last_event = time.monotonic()
 
     def embed_all(self, jobs: Sequence[ClipJob], decoders: DecoderPool) -> None:
         """Embed the clips; whatever ends the loop early, those that are finished are kept."""
         with self._writer, deferred_interrupt() as check_interrupt:
+
+            def while_waiting() -> None:
+                check_interrupt()
+                self._finish_what_waits()
+
             try:
-                for event in decoders.decode(jobs, while_waiting=check_interrupt):
+                for event in decoders.decode(jobs, while_waiting=while_waiting):
+                    self._last_event = time.monotonic()
                     self._handle(event)
                     check_interrupt()
+                    self._writer.flush_if_old()
                     if self.result.failures and self._settings.fail_fast:
                         break
                 self._collect(self._batches.flush())
@@ -127,6 +141,12 @@ class EmbeddingRun:
                 for clip in self._open.values():
                     clip.close()
                 self._writer.flush()
+
+    def _finish_what_waits(self) -> None:
+        """Store finished clips while decoding takes long, so that a crash does not cost them."""
+        if time.monotonic() - self._last_event > _PATIENCE_SECONDS:
+            self._collect(self._batches.flush())
+        self._writer.flush_if_old()
 
     def _handle(self, event: ClipEvent) -> None:
         clip, content = event.clip, event.content
@@ -173,6 +193,7 @@ class EmbeddingRun:
             self._writer.add(video_id, number, view.buffer, facts)
             self.result.num_frames += view.buffer.length
         self.result.num_stored += 1
+        self.result.num_sought += clip.done.sought
         self._drop(clip.clip)
         self._progress.finish_clip()
         notes = (*clip.done.notes, *_remarks(facts))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stage1_extract.arrays import open_npy, open_npz
 from stage1_extract.dicom import open_dicom
+from stage1_extract.gifs import open_gif
 from stage1_extract.images import TIFF_SUFFIXES, image_paths, open_folder, open_tiff
 from stage1_extract.scaling import (
     ScalingError,
@@ -22,6 +23,7 @@ from stage1_extract.scaling import (
 from stage1_extract.sources import FrameIndex, VideoError, check_file, nominal_times
 from stage1_extract.tiff import TIFF_MAGICS
 
+_GIF_MAGIC = b"GIF8"
 _NUMPY_MAGIC = b"\x93NUMPY"
 _DICOM_MAGIC, _DICOM_MAGIC_AT = b"DICM", 128
 
@@ -57,7 +59,7 @@ StackOpener = Callable[[Path, StackOptions], AbstractContextManager[FrameStack]]
 
 
 def stack_opener(path: Path) -> StackOpener | None:
-    """Return what opens a folder, array, TIFF or DICOM file; None: it is to be opened as a video.
+    """Return what opens a folder, array, GIF, TIFF or DICOM; None: it is to be opened as a video.
 
     The file's first bytes decide, and where they are none of these kinds', its suffix.
 
@@ -72,6 +74,8 @@ def stack_opener(path: Path) -> StackOpener | None:
         head = file.read(_DICOM_MAGIC_AT + len(_DICOM_MAGIC))
     if head[_DICOM_MAGIC_AT:] == _DICOM_MAGIC:
         return _open_dicom
+    if head.startswith(_GIF_MAGIC):
+        return _open_gif
     if head.startswith(_NUMPY_MAGIC):
         return _scaled(open_npy)
     if head.startswith(TIFF_MAGICS):
@@ -138,6 +142,12 @@ def _scaled(open_raw: Callable[[Path], AbstractContextManager[_RawFrames]]) -> S
 def _open_dicom(path: Path, options: StackOptions) -> Iterator[FrameStack]:
     check_file(path)
     with open_dicom(path, options.value_range, assumed_fps=options.assumed_fps) as frames:
+        yield frames
+
+
+@contextmanager
+def _open_gif(path: Path, _: StackOptions) -> Iterator[FrameStack]:
+    with open_gif(path) as frames:
         yield frames
 
 

@@ -49,7 +49,7 @@ def describe_store(path: Path) -> dict[str, Any]:
         "num_failures": len(failures),
         "failures_by_exception": count_exceptions(failures.values()),
         "num_wrong_headers": int(((stated > 0) & (stated != found)).sum()),
-        "num_equal_sources": sum(len(ids) - 1 for ids in equal_sources(_sources(store))),
+        "num_equal_sources": sum(len(ids) - 1 for ids in equal_sources(sources_of(store))),
         "size_bytes": sum(shard.path.stat().st_size for shard in store.shards),
         "embedding_dim": store.embedding_dim,
         "dtype": str(store.dtype),
@@ -86,19 +86,19 @@ def _length_summary(lengths: np.typing.NDArray[np.int64]) -> dict[str, Any]:
     }
 
 
+def sources_of(store: EmbeddingStore) -> list[tuple[str, _Source]]:
+    """Return (video_id, (content hash, start, end)): two parts of one file are not equal."""
+    columns = ("source_hash", "clip_start_seconds", "clip_end_seconds")
+    sources = zip(*(store.column(name).astype(str).tolist() for name in columns), strict=True)
+    return list(zip(store.video_ids.tolist(), sources, strict=True))
+
+
 def equal_sources(sources: Iterable[tuple[str, _Source]]) -> list[list[str]]:
     """Return the video_ids that share content: (video_id, source) pairs grouped by equal source."""
     ids_of: defaultdict[_Source, set[str]] = defaultdict(set)
     for video_id, source in sources:
         ids_of[source].add(video_id)
     return sorted(sorted(ids) for ids in ids_of.values() if len(ids) > 1)
-
-
-def _sources(store: EmbeddingStore) -> list[tuple[str, _Source]]:
-    """Return (video_id, (content hash, start, end)): two parts of one file are not equal."""
-    columns = ("source_hash", "clip_start_seconds", "clip_end_seconds")
-    sources = zip(*(store.column(name).astype(str).tolist() for name in columns), strict=True)
-    return list(zip(store.video_ids.tolist(), sources, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +204,7 @@ def verify_store(path: Path, *, repair: bool = False) -> VerifyResult:
 def _check_shard(path: Path) -> _CheckedShard:
     try:
         opened = EmbeddingStore(path)
-        sources = _sources(opened)
+        sources = sources_of(opened)
         problems = dict(_problems(opened))
     except (StoreError, OSError) as error:
         if not path.exists():

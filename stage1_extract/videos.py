@@ -10,21 +10,22 @@ from typing import Any
 # FFmpeg's and OpenCV's complaints about damaged files would fill the terminal; ours name the video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-# Formats that hold their video themselves. A playlist (HLS, DASH, concat) under a video's name
-# would make FFmpeg open other files, or addresses.
-_FORMATS = (
-    "mov,mp4,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,ivf,obu,flv,asf,gif,apng,"
-    "ogg,mjpeg,mxf,dv,nut,rm,wtv,swf,vob,3gp,yuv4mpegpipe,nsv,roq,smk,bink,film_cpk,ea,amv"
-)
-_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the only way to hand them to FFmpeg
-os.environ.setdefault(_OPTIONS, f"format_whitelist;{_FORMATS}|protocol_whitelist;file")
-_WHOLE_FRAMES = "|fflags;discardcorrupt"
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract.sources import Beat, FrameIndex, VideoError, nominal_times, rising
+
+# Formats that hold their video themselves. A playlist (HLS, DASH, concat) under a video's name
+# would make FFmpeg open other files, or addresses.
+_FORMATS = (
+    "mov,mp4,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,ivf,obu,flv,asf,apng,"
+    "ogg,mjpeg,mxf,dv,nut,rm,wtv,swf,vob,3gp,yuv4mpegpipe,nsv,roq,smk,bink,film_cpk,ea,amv"
+)
+_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the only way to hand them to FFmpeg
+os.environ.setdefault(_OPTIONS, f"format_whitelist;{_FORMATS}|protocol_whitelist;file")
+_WHOLE_FRAMES = "|fflags;discardcorrupt"
 
 
 def scan_video(path: Path, beat: Beat = lambda: None) -> FrameIndex:
@@ -120,15 +121,6 @@ def open_video(path: Path, beat: Beat = lambda: None) -> Iterator[VideoFrames]:
     """
     with _capture(path) as capture:
         yield VideoFrames(capture, beat)
-
-
-def lacks_gif_end(path: Path) -> bool:
-    """Return whether a file is a GIF without its last byte, which FFmpeg does not miss."""
-    with path.open("rb") as file:
-        if file.read(4) != b"GIF8":
-            return False
-        file.seek(-min(1024, path.stat().st_size), os.SEEK_END)
-        return not file.read().rstrip(b"\0").endswith(b";")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Collecting embeddings, clip by clip, into shards; memory does not grow with their length."""
 
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -176,8 +177,13 @@ class ShardWriter:
         if not self._added:
             self._started = time.monotonic()
         self._added.append((record, sequence.time_seconds, sequence.source_index))
-        age = time.monotonic() - self._started
-        if self._num_bytes >= self.shard_bytes or age >= self.shard_seconds:
+        if self._num_bytes >= self.shard_bytes:
+            self.flush()
+        self.flush_if_old()
+
+    def flush_if_old(self) -> None:
+        """Write what was added if the first of it has waited long enough; to be called often."""
+        if self._added and time.monotonic() - self._started >= self.shard_seconds:
             self.flush()
 
     def flush(self) -> None:
@@ -190,8 +196,9 @@ class ShardWriter:
             try:
                 self._write_shard()
             except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else error
                 raise OSError(
-                    f"cannot write a shard into {self.folder}: {error}. Finished shards are kept; "
+                    f"cannot write a shard into {self.folder}: {reason}. Finished shards are kept; "
                     "make space or mend the disk, and run the same command again"
                 ) from error
         self._start_shard()

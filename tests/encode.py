@@ -1,5 +1,6 @@
 """Videos as encoders in use write them, by PyAV: B-frames, variable rates, ten bits."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,17 +11,15 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 
-def moving_texture(num_frames: int, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Return frames (H, W, 3) of which no two are equal."""
+def moving_texture(num_frames: int, size: tuple[int, int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield frames (H, W, 3) of which no two are equal."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
     texture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
-    frames = []
     for number in range(num_frames):
         frame = np.roll(texture, (2 * number, 3 * number), axis=(0, 1)).copy()
         cv2.putText(frame, str(number), (4, size[1] // 2), 0, 1, (255, 255, 255), 2)
-        frames.append(np.asarray(frame, np.uint8))
-    return frames
+        yield np.asarray(frame, np.uint8)
 
 
 def encode(

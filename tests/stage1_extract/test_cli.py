@@ -36,6 +36,7 @@ SUMMARY = ExtractSummary(
     num_present=1,
     num_stored=1,
     num_frames=32,
+    num_sought=0,
     seconds=2.0,
     failures=(Failure("bad", "/v/bad.mp4", "it is cut short", "VideoError", "2026-01-01"),),
     notes=("odd: 3 frames found, its header states 9",),

@@ -22,6 +22,7 @@ from stage1_extract.precision import PrecisionError
 from stage1_extract.store import EmbeddingStore, StoreError, shard_paths
 from stage1_extract.upkeep import verify_store
 from stage1_extract.views import ViewSettings
+from tests.encode import encode
 
 SETTINGS = ExtractSettings(
     backbone="MobileNet",
@@ -358,3 +359,20 @@ def test_a_lower_precision_is_measured_stored_and_limited(clips: Path, tmp_path:
     assert 1e-5 < error["relative_l2_mean"] <= error["relative_l2_max"] < 1
     with pytest.raises(StoreError, match="precision: 'bfloat16' against 'float32'"):
         extract(clips, tmp_path / "store", SETTINGS)
+
+
+def test_a_renamed_copy_is_reported(clips: Path, tmp_path: Path) -> None:
+    extract(clips, tmp_path / "store", SETTINGS)
+    (tmp_path / "clip 2.mp4").rename(tmp_path / "renamed.mp4")
+    manifest = write_manifest(tmp_path, ["clip 0.mp4", "renamed.mp4"])
+    summary = extract(manifest, tmp_path / "store", SETTINGS)
+    assert (summary.num_present, summary.num_stored) == (1, 1)
+    assert summary.notes == ("equal content: clip 2, renamed",)
+
+
+def test_how_often_seeking_was_used_is_reported(tmp_path: Path) -> None:
+    encode(tmp_path / "long.mp4", "mpeg4", 600)
+    encode(tmp_path / "short.mp4", "mpeg4", 20)
+    manifest = write_manifest(tmp_path, ["long.mp4", "short.mp4"])
+    summary = extract(manifest, tmp_path / "store", SETTINGS)
+    assert (summary.num_stored, summary.num_sought) == (2, 1)

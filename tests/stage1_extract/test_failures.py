@@ -89,3 +89,11 @@ def test_rewriting_replaces_all_and_leaves_no_temporary_file(tmp_path: Path) -> 
     write_failures(tmp_path, [failure("b")])
     assert list(read_failures(tmp_path)) == ["b"]
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_names_that_are_not_utf_8_are_recorded(tmp_path: Path) -> None:
+    path = tmp_path / b"caf\xe9.mp4".decode(errors="surrogateescape")
+    append_failure(tmp_path, Failure.of("v", path, ValueError(f"{path} is damaged")))
+    (failure,) = read_failures(tmp_path).values()
+    assert failure.path == f"{tmp_path}/caf\\xe9.mp4"
+    assert "caf\\xe9.mp4 is damaged" in failure.reason

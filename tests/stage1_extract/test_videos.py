@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 
 from stage1_extract.sources import FrameIndex, VideoError, check_file
-from stage1_extract.videos import lacks_gif_end, open_video, scan_video
+from stage1_extract.videos import open_video, scan_video
 from tests.conftest import VideoFactory, numbers_shown
 
 
@@ -162,18 +161,6 @@ def test_playlists_under_a_videos_name_are_refused(make_video: VideoFactory) -> 
         (folder / name).write_text(text)
         with pytest.raises(VideoError, match="cannot be opened as a video"):
             scan_video(folder / name)
-
-
-def test_gif_without_its_end_is_recognised(tmp_path: Path) -> None:
-    frames = [Image.fromarray(np.full((16, 16), 60 * k, np.uint8)) for k in range(4)]
-    path = tmp_path / "v.gif"
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
-    assert scan_video(path).num_frames == 4
-    assert not lacks_gif_end(path)
-    path.write_bytes(path.read_bytes() + bytes(7))  # padding does no harm
-    assert not lacks_gif_end(path)
-    path.write_bytes(path.read_bytes()[:-20])
-    assert lacks_gif_end(path)
 
 
 # FrameIndex.corrected
