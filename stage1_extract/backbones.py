@@ -178,7 +178,7 @@ class Embedder:
 
     def embed_all(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the embeddings (n, D) of any number of frames (n, S, S, 3) uint8 RGB."""
-        embeddings = [np.empty((0, self.embedding_dim), np.float32)]
+        embeddings: list[NDArray[np.float32]] = [np.empty((0, self.embedding_dim), np.float32)]
         for first in range(0, len(frames), self.batch_size):
             part = frames[first : first + self.batch_size]
             missing = self.batch_size - len(part)

@@ -4,16 +4,29 @@ Started anew and not forked: a fork would copy the threads' locks of Keras. Star
 command, and not by `multiprocessing`: a user's script need not be importable.
 """
 
+import fcntl
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO, Any
+
+_PATH_VARIABLE = "EMBED_IMPORT_PATH"
+_START = f"""
+import importlib, json, os, sys
+sys.path[:] = json.loads(os.environ["{_PATH_VARIABLE}"])
+module = sys.argv.pop(1)
+importlib.import_module(module).main()
+"""
+_SHOWN_BYTES = 2000
+_PATIENCE_SECONDS = 5.0
 
 
 class ChildProcess:
@@ -35,21 +48,26 @@ class ChildProcess:
         descriptors: tuple[int, ...] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.connection, theirs = Pipe()
-        lifeline, self._lifeline = os.pipe()
-        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        inherited = (theirs.fileno(), lifeline, *descriptors)
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", f"from {module} import main; main()", *map(str, inherited)],
-            pass_fds=inherited,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=self._output,
-            env={**os.environ, **(environment or {}), "PYTHONPATH": _import_path()},
-            start_new_session=True,  # a terminal's Ctrl-C is for the run alone
-        )
-        theirs.close()
-        os.close(lifeline)
+        with ExitStack() as stack:
+            self.connection, theirs = Pipe()
+            stack.callback(self.connection.close)
+            lifeline, self._lifeline = os.pipe()
+            stack.callback(os.close, self._lifeline)
+            self._output: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+            with _inheritable(theirs.fileno(), lifeline, *descriptors) as inherited:
+                theirs.close()
+                os.close(lifeline)
+                self._process = subprocess.Popen(  # noqa: S603
+                    # -P: a `random.py` beside the videos must not be taken for Python's own.
+                    [sys.executable, "-P", "-c", _START, module, *map(str, inherited)],
+                    pass_fds=inherited,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._output,
+                    stderr=self._output,
+                    env={**os.environ, **(environment or {}), _PATH_VARIABLE: _import_path()},
+                    start_new_session=True,  # a terminal's Ctrl-C is for the run alone
+                )
+            self._open = stack.pop_all()
 
     @property
     def pid(self) -> int:
@@ -63,20 +81,24 @@ class ChildProcess:
 
     def last_words(self) -> str:
         """Return the end of what the process printed."""
-        self._output.seek(0)
-        return self._output.read().decode(errors="replace")[-2000:]
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - _SHOWN_BYTES))
+        return self._output.read().decode(errors="replace").strip()
 
     def interrupt(self) -> None:
         """Do to it what Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
 
+    def forget_output(self) -> None:
+        """Empty the file of what it printed, which would grow with the run."""
+        self._output.truncate(0)
+
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once; one that the kernel holds is left behind."""
         self._process.kill()
-        self._process.wait()
-        self.connection.close()
-        os.close(self._lifeline)
-        self._output.close()
+        self._open.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE_SECONDS)
 
 
 def connect_to_run(
@@ -97,7 +119,19 @@ def connect_to_run(
     return Connection(connection_fd), descriptors
 
 
+@contextmanager
+def _inheritable(*descriptors: int) -> Iterator[tuple[int, ...]]:
+    """Yield copies above 2: where a run has no stdin, 0 is a file as any, and a child's is not."""
+    copies = tuple(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3) for number in descriptors)
+    try:
+        yield copies
+    finally:
+        for number in copies:
+            os.close(number)
+
+
 def _import_path() -> str:
-    """Let the process import this very package, wherever it is run from."""
+    """Return where this process imports from, this very package included."""
     own = str(Path(__file__).parents[1])
-    return os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH")]))
+    entries = [str(Path(entry).absolute()) for entry in sys.path if entry]
+    return json.dumps([*dict.fromkeys([*entries, own])])

@@ -56,15 +56,15 @@ class ExtractSettings:
     max_precision_error: float = MAX_PRECISION_ERROR
     """Greatest relative L2 error of an embedding that a lower precision may cause."""
     devices: str | None = None
-    """GPUs to use, one process each, e.g. 0,1; default: the one that Keras takes."""
+    """GPUs to use, one process each, e.g. 0,1 (or cpu); default: the one that Keras takes."""
     batch_size: int = 32
     """Frames computed at once."""
     decoders: int | Literal["auto"] = "auto"
     """Processes that decode while the backbone computes; auto adds some while it starves."""
     stall_seconds: float = 60.0
     """A video fails if its decoder makes no progress for so long."""
-    clip_seconds: float = 3600.0
-    """A clip fails if decoding it takes longer, without the time it waits for the backbone."""
+    clip_seconds: float = 14400.0
+    """A clip fails if reading it takes longer, without the time it waits for the backbone."""
     decoder_memory_mb: int = 4096
     """A video fails if its decoder needs more memory than this, in MB."""
     backend: str | None = None
@@ -108,6 +108,8 @@ class ExtractSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; expected more than 0")
+        if self.devices is not None:
+            _check_devices(self.devices)
         if not 0 <= self.views <= MAX_VIEWS:
             raise ValueError(f"views is {self.views}; expected 0 to {MAX_VIEWS}")
         if self.max_precision_error < 0:
@@ -144,3 +146,10 @@ class ExtractSettings:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _check_devices(devices: str) -> None:
+    names = devices.split(",")
+    gpus = [name for name in names if name != "cpu"]
+    if not all(name.isdecimal() for name in gpus) or len(set(gpus)) < len(gpus):
+        raise ValueError(f"devices is {devices!r}; expected numbers of GPUs, each once, e.g. 0,1")

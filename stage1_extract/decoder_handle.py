@@ -18,7 +18,17 @@ from stage1_extract.sources import VideoError
 
 _NUM_SLOTS = 4
 _TICK_SECONDS = 1.0
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_START_SECONDS = 300.0
+_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    # FFmpeg's and OpenCV's complaints about damaged files name no file; ours do.
+    "OPENCV_FFMPEG_LOGLEVEL": "-8",
+    "OPENCV_LOG_LEVEL": "SILENT",
+}
+
+
+class DecoderError(RuntimeError):
+    """Decoders failed by the program's own fault, or could not be started."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +37,12 @@ class DecoderLimits:
 
     Attributes:
         stall_seconds: Longest time without any progress.
-        clip_seconds: Longest time of decoding, without what is waited for the backbone.
+        clip_seconds: Longest time of reading, without what is waited for the backbone.
         memory_mb: Most memory of a decoder process.
     """
 
     stall_seconds: float = 60.0
-    clip_seconds: float = 3600.0
+    clip_seconds: float = 14400.0
     memory_mb: int = 4096
 
 
@@ -61,7 +71,7 @@ class DecoderHandle:
             self.process = ChildProcess(
                 "stage1_extract.decoder_process",
                 descriptors=(memory.fileno(),),
-                environment=_ONE_THREAD,
+                environment=_ENVIRONMENT,
             )
         self._send(Setup(recipe, _NUM_SLOTS, limits.memory_mb))
 
@@ -69,6 +79,7 @@ class DecoderHandle:
         """Have a clip decoded."""
         self.job = job
         self._silent_seconds = self._busy_seconds = 0.0
+        self.process.forget_output()
         self._send(job)
 
     def receive(self) -> object:
@@ -103,13 +114,19 @@ class DecoderHandle:
 
         While all slots wait to be used, the decoder may wait, so that time does not count. Nor
         does time in which the whole machine slept.
+
+        Raises:
+            DecoderError: The process does not start.
         """
         now = time.monotonic()
         elapsed, self._ticked = min(now - self._ticked, _TICK_SECONDS), now
-        if self.job is None or self._num_taken == _NUM_SLOTS:
+        if (self.job is None and self.ready) or self._num_taken == _NUM_SLOTS:
             return None
         self._busy_seconds += elapsed
         self._silent_seconds += elapsed
+        if self.job is None:
+            self._check_start()
+            return None
         path, limits = self.job.clip.path, self._limits
         if self._silent_seconds > limits.stall_seconds:
             return VideoError(
@@ -122,6 +139,13 @@ class DecoderHandle:
                 "or raise --clip-seconds"
             )
         return None
+
+    def _check_start(self) -> None:
+        if self._silent_seconds > _START_SECONDS:
+            raise DecoderError(
+                f"a decoder process did not start within {_START_SECONDS:g} s:\n"
+                f"{self.process.last_words()}"
+            )
 
     def kill(self) -> None:
         """End the process at once; it holds nothing that could be lost."""

@@ -1,5 +1,6 @@
 """A decoder: a process of its own, so that a file that crashes or blocks it costs only itself."""
 
+import errno
 import math
 import mmap
 import os
@@ -9,6 +10,7 @@ import time
 import traceback
 from collections import deque
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -27,6 +29,7 @@ from stage1_extract.decoder_messages import (
     out_of_memory,
     slot_shape,
 )
+from stage1_extract.keras_setup import load_keras
 from stage1_extract.randaugment import confine_tensorflow
 from stage1_extract.sources import VideoError
 
@@ -53,14 +56,15 @@ class _Decoder:
         if not isinstance(setup, Setup):
             raise TypeError(f"expected the setup first, not {setup!r}")
         self._recipe = setup.recipe
-        self._memory_mb = setup.memory_mb
         self._shape = slot_shape(setup.recipe)
         self._memory = mmap.mmap(memory_fd, setup.num_slots * math.prod(self._shape))
         self._free = deque(range(setup.num_slots))
         self._last_sent = time.monotonic()
         # Decoders share the cores among themselves; OpenCV's own threads would only get in the way.
         cv2.setNumThreads(1)
-        _limit_memory(setup.memory_mb)
+        if setup.recipe.views.randaugment:
+            load_keras("tensorflow")  # takes seconds, which are no clip's
+        self._memory_mb = _limit_memory(setup.memory_mb)
         self._send(Ready())
 
     def next_job(self) -> ClipJob:
@@ -80,17 +84,21 @@ class _Decoder:
                     self._send(content)
         except (BrokenPipeError, ConnectionResetError, EOFError):
             raise
-        except (VideoError, OSError) as error:
-            self._send(ClipFailed(error))
-        except MemoryError:
-            self._send(ClipFailed(out_of_memory(path, self._memory_mb)))
-        except cv2.error as error:
-            no_memory = error.code == cv2.Error.StsNoMem
-            plain = VideoError(f"{path}: OpenCV: {error}")
-            self._send(ClipFailed(out_of_memory(path, self._memory_mb) if no_memory else plain))
+        except (VideoError, OSError, MemoryError, cv2.error) as error:
+            self._send(ClipFailed(self._told(path, error)))
         except Exception:
             self._send(Broken(traceback.format_exc()))
             raise
+
+    def _told(self, path: Path, error: Exception) -> VideoError | OSError:
+        """Return an error as a person is told of it."""
+        out_of = (errno.ENOMEM, cv2.Error.StsNoMem)
+        code = getattr(error, "errno", None) or getattr(error, "code", None)
+        if isinstance(error, MemoryError) or code in out_of:
+            return out_of_memory(path, self._memory_mb)
+        if isinstance(error, VideoError | OSError):
+            return error
+        return VideoError(f"{path}: OpenCV: {error}")
 
     def _send_chunk(self, chunk: FrameChunk) -> None:
         while not self._free:
@@ -112,7 +120,13 @@ class _Decoder:
         self._last_sent = time.monotonic()
 
 
-def _limit_memory(memory_mb: int) -> None:
-    """Limit the process' own memory; files mapped read-only, and what is shared, do not count."""
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_mb * 10**6, memory_mb * 10**6))
+def _limit_memory(memory_mb: int) -> int:
+    """Limit the process' own memory, and return the limit: the system's own may be lower.
+
+    What is shared does not count, nor do files that are mapped to be read alone.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = memory_mb * 10**6 if hard == resource.RLIM_INFINITY else min(memory_mb * 10**6, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is reported, not dumped
+    return limit // 10**6

@@ -1,17 +1,18 @@
 """Decoding several clips side by side, ahead of the backbone, in processes of their own."""
 
 import dataclasses
-import os
 import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Self
 
 from stage1_extract.clips import ClipDone, ClipJob, FrameChunk, FrameRecipe, Restart
-from stage1_extract.decoder_handle import DecoderHandle, DecoderLimits
+from stage1_extract.cores import available_cores
+from stage1_extract.decoder_handle import DecoderError, DecoderHandle, DecoderLimits
 from stage1_extract.decoder_messages import Alive, Broken, ChunkInSlot, ClipFailed, Ready
 from stage1_extract.sources import Clip, VideoError
 
@@ -20,10 +21,6 @@ _FIRST_DECODERS = 2
 _GROWTH_SECONDS = 1.0
 _STARVING = 0.1
 _EVENTS_AHEAD = 64
-
-
-class DecoderError(RuntimeError):
-    """A decoder failed by the program's own fault, or could not be started."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +64,7 @@ class DecoderPool:
     ) -> None:
         self._recipe = recipe
         self._limits = limits or DecoderLimits()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        self._max_decoders = num_decoders or max(_FIRST_DECODERS, cores)
+        self._max_decoders = num_decoders or max(_FIRST_DECODERS, available_cores())
         self._first_decoders = num_decoders or _FIRST_DECODERS
         self._handles: list[DecoderHandle] = []
         self._pending: deque[ClipJob] = deque()
@@ -88,14 +84,20 @@ class DecoderPool:
         return [handle.process.pid for handle in self._handles]
 
     def __enter__(self) -> Self:
-        for _ in range(self._first_decoders):
-            self._add_decoder()
+        with ExitStack() as stack:
+            stack.callback(self._kill_all)
+            for _ in range(self._first_decoders):
+                self._add_decoder()
+            stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self._supervisor is not None:
             self._supervisor.join()
+        self._kill_all()
+
+    def _kill_all(self) -> None:
         for handle in self._handles:
             handle.kill()
         self._handles.clear()
@@ -213,7 +215,8 @@ class DecoderPool:
             handle,
             VideoError(
                 f"{path} crashed its decoder ({end}): the file is damaged, or too large for the "
-                f"memory ({self._limits.memory_mb} MB a decoder, --decoder-memory-mb)"
+                f"memory ({self._limits.memory_mb} MB a decoder, --decoder-memory-mb) "
+                f"{handle.process.last_words()}".rstrip()
             ),
         )
 

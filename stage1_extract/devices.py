@@ -11,6 +11,7 @@ from typing import Any, Self
 from stage1_extract.child import ChildProcess, connect_to_run
 from stage1_extract.clips import ClipJob
 from stage1_extract.config import ExtractSettings
+from stage1_extract.cores import available_cores
 from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.local import LocalRunner
 from stage1_extract.progress import ProgressLike
@@ -128,7 +129,7 @@ class DeviceGroup:
 def _decoders_each(settings: ExtractSettings, names: Sequence[str]) -> int:
     if settings.decoders != "auto":
         return settings.decoders
-    return max(1, len(os.sched_getaffinity(0)) // len(names))
+    return max(1, available_cores() // len(names))
 
 
 def _visibility(name: str) -> dict[str, str]:

@@ -157,7 +157,7 @@ def _sample_frames(
         views=ViewSettings(),
     )
     sample = [ClipJob(jobs[i].clip) for i in chosen.tolist()]
-    frames = [np.empty((0, input_size, input_size, 3), np.uint8)]
+    frames: list[NDArray[np.uint8]] = [np.empty((0, input_size, input_size, 3), np.uint8)]
     with _decoders(settings, recipe) as decoders:
         for event in decoders.decode(sample):
             if isinstance(event.content, FrameChunk):

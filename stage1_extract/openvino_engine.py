@@ -2,8 +2,6 @@
 
 import importlib
 import math
-import os
-import sys
 import tempfile
 from types import ModuleType
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.cores import available_cores
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.quiet import silenced_stderr
 
@@ -98,13 +97,6 @@ def check_openvino(precision: str = "float32") -> None:
             f"OpenVINO does not compute in {precision} on this CPU, which offers "
             f"{', '.join(p for p in _HINTS if _CAPABILITIES[p] in capabilities)}"
         )
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _import_openvino() -> ModuleType:

@@ -40,7 +40,7 @@ class VideoPass:
         self._seeks = seeks
         self._to_the_end = to_the_end
         self._beat = beat
-        self._decoded_times = np.empty(0)
+        self._decoded_times: NDArray[np.float64] = np.empty(0)
 
     def __call__(self) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield (frame number, (H, W, 3) uint8 BGR frame); may end early, as the video may.

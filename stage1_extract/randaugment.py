@@ -4,9 +4,11 @@ Keras runs it on TensorFlow here, on the CPU, whatever the backbone runs on, so 
 not depend on that. (Keras' numpy backend needs JAX, and changes frames in place.)
 """
 
+import functools
 import os
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +43,9 @@ def rand_augment(
         ValueError: Keras already runs on another backend than TensorFlow in this process.
     """
     keras = _keras_on_tensorflow()
+    layer = _layer(num_operations, magnitude)
     with keras.device("cpu:0"):
-        layer = keras.layers.RandAugment(num_ops=num_operations, factor=magnitude, seed=seed)
+        layer.generator.state.assign([seed, 0])  # as if it had been made with this seed
         drawn = layer.get_random_transformation(np.zeros((1, size, size, 3), np.float32))
     names = list(drawn["transforms"])
     chosen = [names[i] for i in keras.ops.convert_to_numpy(drawn["layer_idxes"])]
@@ -61,6 +64,14 @@ def rand_augment(
         return np.stack(augmented) if augmented else frames
 
     return augment_all
+
+
+@functools.lru_cache(maxsize=1)
+def _layer(num_operations: int, magnitude: float) -> Any:
+    """Return the layer, made once: each one that Keras makes keeps 0.4 MB for good."""
+    keras = _keras_on_tensorflow()
+    with keras.device("cpu:0"):
+        return keras.layers.RandAugment(num_ops=num_operations, factor=magnitude, seed=0)
 
 
 def _keras_on_tensorflow() -> ModuleType:

@@ -121,17 +121,19 @@ def describe_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> s
 
     Empty where nothing does; see `merge_settings`.
     """
+    return ", ".join(_differences(ours, theirs))
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
     missing = "(not set)"
-    differences = []
     for name in sorted({*ours, *theirs}):
         our, their = ours.get(name, missing), theirs.get(name, missing)
         if our == their or (name == "views" and None in (_views(ours), _views(theirs))):
             continue
         if isinstance(our, Mapping) and isinstance(their, Mapping):
-            differences.append(describe_difference(our, their))
+            yield from (f"{name}.{difference}" for difference in _differences(our, their))
         else:
-            differences.append(f"{name}: {our!r} against {their!r}")
-    return ", ".join(differences)
+            yield f"{name}: {our!r} against {their!r}"
 
 
 def _views(settings: Mapping[str, Any]) -> Any:

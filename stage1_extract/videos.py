@@ -7,10 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# FFmpeg's and OpenCV's complaints about damaged files would fill the terminal; ours name the video.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +19,9 @@ _FORMATS = (
     "mov,mp4,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,ivf,obu,flv,asf,apng,"
     "ogg,mjpeg,mxf,dv,nut,rm,wtv,swf,vob,3gp,yuv4mpegpipe,nsv,roq,smk,bink,film_cpk,ea,amv"
 )
-_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the only way to hand them to FFmpeg
-os.environ.setdefault(_OPTIONS, f"format_whitelist;{_FORMATS}|protocol_whitelist;file")
+_OPTIONS = f"format_whitelist;{_FORMATS}|protocol_whitelist;file"
 _WHOLE_FRAMES = "|fflags;discardcorrupt"
+_OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the only way to hand them to FFmpeg
 
 
 def scan_video(path: Path, beat: Beat = lambda: None) -> FrameIndex:
@@ -131,7 +127,7 @@ def _capture(path: Path, *properties: tuple[int, int]) -> Iterator[Any]:
     name = str(path.resolve())
     if not _is_utf8(name):
         raise VideoError(f"{path} has a name that is not UTF-8; rename the file, or its folder")
-    with _frames_cut_short_left_out(path):
+    with _ffmpeg_options(path):
         capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, flat)
     try:
         if not capture.isOpened():
@@ -145,20 +141,24 @@ def _capture(path: Path, *properties: tuple[int, int]) -> Iterator[Any]:
 
 
 @contextmanager
-def _frames_cut_short_left_out(path: Path) -> Iterator[None]:
-    """Have FFmpeg leave out a frame of which a file cut short holds a part: it comes half grey.
+def _ffmpeg_options(path: Path) -> Iterator[None]:
+    """Have FFmpeg take the safe formats alone, and leave out a frame of which a part is missing.
 
-    Not in MPEG streams, where FFmpeg takes whole frames for such parts where recordings are joined.
+    Such a frame, at the end of a file cut short, would come half grey. Not in MPEG streams, where
+    FFmpeg takes whole frames for such parts where recordings are joined.
     """
     with path.open("rb") as file:
         head = file.read(5)
-    given = os.environ[_OPTIONS]
     is_stream = head.startswith(b"\0\0\1") or b"G" in (head[:1], head[4:])
-    os.environ[_OPTIONS] = given if is_stream else given + _WHOLE_FRAMES
+    before = os.environ.get(_OPTIONS_VARIABLE)
+    os.environ[_OPTIONS_VARIABLE] = _OPTIONS if is_stream else _OPTIONS + _WHOLE_FRAMES
     try:
         yield
     finally:
-        os.environ[_OPTIONS] = given
+        if before is None:
+            del os.environ[_OPTIONS_VARIABLE]
+        else:
+            os.environ[_OPTIONS_VARIABLE] = before
 
 
 def _is_utf8(name: str) -> bool:

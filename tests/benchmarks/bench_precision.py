@@ -31,9 +31,10 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 
 from stage1_extract.backbones import Embedder
+from stage1_extract.cores import available_cores
 from stage1_extract.engines import Engine
 from stage1_extract.fitting import fit_frame
-from stage1_extract.openvino_engine import available_cores, check_openvino, export_model
+from stage1_extract.openvino_engine import check_openvino, export_model
 from stage1_extract.precision import Embed, measure_precision
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -166,7 +167,7 @@ def embed_in_turn(engine: Engine | Embedder, frames: NDArray[np.uint8]) -> NDArr
     missing = -len(frames) % BATCH_SIZE
     padded = np.concatenate([frames, np.zeros((missing, *frames.shape[1:]), np.uint8)])
     pending: deque[Any] = deque()
-    embeddings = []
+    embeddings: list[NDArray[np.float32]] = []
     for start in range(0, len(padded), BATCH_SIZE):
         pending.append(engine.submit(padded[start : start + BATCH_SIZE]))
         if len(pending) >= engine.max_in_flight:

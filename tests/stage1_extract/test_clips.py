@@ -204,7 +204,7 @@ def test_clips_of_files_with_edit_lists_hold_the_frames_of_that_time(
 ) -> None:
     path = next(shared_data.rglob(name))
     frames, times = plainly_decoded(path)
-    lower, upper = 0.0 if start is None else start, np.inf if end is None else end
+    lower, upper = -np.inf if start is None else start, np.inf if end is None else end
     expected = np.flatnonzero((times >= lower - 5e-4) & (times < upper - 5e-4))
     chunk, _ = read(Clip("v", path, start, end), recipe())
     np.testing.assert_array_equal(chunk.source_index, expected)

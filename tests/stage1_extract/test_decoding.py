@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from stage1_extract.clips import ClipDone, ClipJob, FrameChunk, FrameRecipe
-from stage1_extract.decoder_handle import DecoderLimits
-from stage1_extract.decoding import ClipEvent, DecoderError, DecoderPool
+from stage1_extract.decoder_handle import DecoderError, DecoderLimits
+from stage1_extract.decoding import ClipEvent, DecoderPool
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.sources import Clip, VideoError
 from tests.conftest import VideoFactory, numbers_shown

@@ -141,13 +141,14 @@ def test_pages_are_frames(
     tmp_path: Path, dtype: str, white: float, channels: tuple[int, ...]
 ) -> None:
     levels = RNG.integers(0, 256, (7, 5, 6, *channels))
-    cv2.imwritemulti(str(tmp_path / "a.tif"), list((levels / 255 * white).astype(dtype)))
+    plain = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # OpenCV's own choice for colours in float is lossy
+    cv2.imwritemulti(str(tmp_path / "a.tif"), list((levels / 255 * white).astype(dtype)), plain)
     expected = levels if channels else levels[..., None].repeat(3, axis=3)
     np.testing.assert_array_equal(frames_of(tmp_path / "a.tif"), expected)
     np.testing.assert_array_equal(frames_of(tmp_path / "a.tif", [1, 5]), expected[[1, 5]])
 
 
-@pytest.mark.parametrize("dtype", ["int16", "int32", "uint32", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["int16", "int32", "float32", "float64"])
 def test_other_number_types_need_bounds(tmp_path: Path, dtype: str) -> None:
     page = np.array([[0, 500, 1000]], dtype)
     cv2.imwritemulti(str(tmp_path / "a.tif"), [page, page])

@@ -114,7 +114,6 @@ def test_all_problems_are_listed_with_their_lines(folder: Path) -> None:
         "path,video_id,start_seconds,end_seconds\n"
         "a.mp4,fine,,\n"
         "gone.mp4,b,,\n"
-        "sub,c,,\n"
         "pipe.mp4,d,,\n"
         ",e,,\n"
         "a.mp4,,,\n"
@@ -129,17 +128,16 @@ def test_all_problems_are_listed_with_their_lines(folder: Path) -> None:
     found = problems(write(folder, text))
     expected = [
         ("line 3", "gone.mp4' does not exist"),
-        ("line 4", "sub' is not a file"),
-        ("line 5", "pipe.mp4' is not a file"),
-        ("line 6", "the path is blank"),
-        ("line 7", "video_id is blank"),
+        ("line 4", "pipe.mp4' is neither a file nor a folder"),
+        ("line 5", "the path is blank"),
+        ("line 6", "video_id is blank"),
+        ("line 7", "start_seconds is not a time"),
         ("line 8", "start_seconds is not a time"),
-        ("line 9", "start_seconds is not a time"),
-        ("line 10", "start_seconds 5 is not before end_seconds 5"),
-        ("line 11", "end_seconds is not a time"),
-        ("line 12", "control characters"),
-        ("line 13", "'twice' stands in lines 13, 14"),
-        ("line 14", "'twice' stands in lines 13, 14"),
+        ("line 9", "start_seconds 5 is not before end_seconds 5"),
+        ("line 10", "end_seconds is not a time"),
+        ("line 11", "control characters"),
+        ("line 12", "'twice' stands in lines 12, 13"),
+        ("line 13", "'twice' stands in lines 12, 13"),
     ]
     assert len(found) == len(expected)
     for text, (line, what) in zip(found, expected, strict=True):
@@ -164,7 +162,7 @@ def test_many_problems_are_counted_and_the_first_shown(folder: Path) -> None:
         read_manifest(path)
 
 
-@pytest.mark.parametrize("text", [".", "..", "/", "a" * 5000 + ".mp4"])
+@pytest.mark.parametrize("text", [".", "/", "a" * 5000 + ".mp4"])
 def test_paths_that_name_no_file_are_listed_and_hide_no_other(folder: Path, text: str) -> None:
     found = problems(write(folder, f"path\n{text}\ngone.mp4\n"))
     assert found[0].startswith("line 2: ")

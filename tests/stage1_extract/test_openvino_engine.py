@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stage1_extract import openvino_engine
 from stage1_extract.backbones import Embedder
+from stage1_extract.cores import available_cores
 from stage1_extract.keras_setup import load_keras
 
 openvino = pytest.importorskip("openvino", reason="needs the optional package openvino")
@@ -117,7 +118,7 @@ def test_batches_in_flight_do_not_mix(embedder: Embedder) -> None:
 
 def test_enough_batches_are_in_flight_for_every_core(embedder: Embedder) -> None:
     assert embedder.max_in_flight >= 2
-    assert (embedder.max_in_flight - 1) * 4 >= openvino_engine.available_cores()
+    assert (embedder.max_in_flight - 1) * 4 >= available_cores()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
