@@ -109,7 +109,7 @@ class ExtractSettings:
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}; expected more than 0")
         if self.devices is not None:
-            _check_devices(self.devices)
+            _check_devices(self.devices, self.engine)
         if not 0 <= self.views <= MAX_VIEWS:
             raise ValueError(f"views is {self.views}; expected 0 to {MAX_VIEWS}")
         if self.max_precision_error < 0:
@@ -148,8 +148,10 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
-def _check_devices(devices: str) -> None:
+def _check_devices(devices: str, engine: str) -> None:
     names = devices.split(",")
     gpus = [name for name in names if name != "cpu"]
     if not all(name.isdecimal() for name in gpus) or len(set(gpus)) < len(gpus):
         raise ValueError(f"devices is {devices!r}; expected numbers of GPUs, each once, e.g. 0,1")
+    if gpus and engine == "openvino":
+        raise ValueError(f"devices is {devices!r}; the engine openvino computes on the CPU alone")

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Self
@@ -13,12 +14,14 @@ from stage1_extract.clips import ClipJob
 from stage1_extract.config import ExtractSettings
 from stage1_extract.cores import available_cores
 from stage1_extract.interrupt import deferred_interrupt
+from stage1_extract.keras_setup import load_keras, num_gpus
 from stage1_extract.local import LocalRunner
 from stage1_extract.progress import ProgressLike
 from stage1_extract.run_loop import RunResult
 from stage1_extract.store import Provenance, StoreError, describe_difference
 
 _POLL_SECONDS = 0.2
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 
 
 class DeviceError(OSError):
@@ -52,23 +55,26 @@ class DeviceGroup:
 
     def __init__(self, settings: ExtractSettings) -> None:
         names = (settings.devices or "").split(",")
-        decoders = _decoders_each(settings, names)
-        alone = dataclasses.replace(settings, devices=None, decoders=decoders)
+        alone = dataclasses.replace(settings, decoders=_decoders_each(settings, names))
+        self._fail_fast = settings.fail_fast
         self._processes: dict[str, ChildProcess] = {}
-        for number, name in enumerate(names):
-            process = ChildProcess("stage1_extract.devices", environment=_visibility(name))
-            process.connection.send(alone)
-            self._processes[f"{name} (process {number})"] = process
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._kill_all)
+            for number, name in enumerate(names):
+                process = ChildProcess("stage1_extract.devices", environment=_visibility(name))
+                label = f"{name} (process {number})"
+                self._processes[label] = process
+                _send(label, process, dataclasses.replace(alone, devices=name))
             self.provenance = self._common_provenance()
-        except BaseException:
-            self.__exit__()
-            raise
+            stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._kill_all()
+
+    def _kill_all(self) -> None:
         for process in self._processes.values():
             process.kill()
 
@@ -89,41 +95,74 @@ class DeviceGroup:
 
         Raises:
             DeviceError: A process ended early; the others finished their share first.
-            PrecisionError, OSError: As `LocalRunner.embed`, from any of the processes.
+            PrecisionError: The precision is too low for the videos of one device; the others
+                stopped, and what they had finished is kept.
+            OSError: The store cannot be written; what was finished is kept.
             KeyboardInterrupt: Stopped by the user; what was finished is kept.
         """
-        for number, process in enumerate(self._processes.values()):
-            process.connection.send((jobs[number :: len(self._processes)], folder))
-        busy, result = dict(self._processes), RunResult()
-        errors: list[Exception] = []
-        stopped = False
+        for number, (name, process) in enumerate(self._processes.items()):
+            _send(name, process, (jobs[number :: len(self._processes)], folder))
+        share = _Share(dict(self._processes), progress, self._fail_fast)
+        interrupted = False
         with deferred_interrupt() as check_interrupt, progress:
-            while busy:
-                for name in self._with_news(busy):
-                    try:
-                        ended = _hear(_receive(name, busy[name]), progress, result)
-                    except (ValueError, OSError) as error:
-                        errors.append(error)
-                        ended = True
-                    if ended:
-                        del busy[name]
+            while share.busy:
+                share.hear(_POLL_SECONDS)
                 try:
                     check_interrupt()
                 except KeyboardInterrupt:
-                    if not stopped:
-                        for process in busy.values():
-                            process.interrupt()
-                    stopped = True
-        if stopped:
+                    interrupted = True
+                    share.stop()
+        if interrupted:
             raise KeyboardInterrupt
-        if errors:
-            raise errors[0]
-        return result
+        if share.errors:
+            raise share.errors[0]
+        return share.result
 
-    @staticmethod
-    def _with_news(busy: dict[str, ChildProcess]) -> list[str]:
-        ready = wait([process.connection for process in busy.values()], _POLL_SECONDS)
-        return [name for name, process in busy.items() if process.connection in ready]
+
+class _Share:
+    """What the processes are at, and what they did so far."""
+
+    def __init__(
+        self, busy: dict[str, ChildProcess], progress: ProgressLike, fail_fast: bool
+    ) -> None:
+        self.busy = busy
+        self.result = RunResult()
+        self.errors: list[Exception] = []
+        self._progress = progress
+        self._fail_fast = fail_fast
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have those that are at work finish what they have begun to store."""
+        if not self._stopped:
+            for process in self.busy.values():
+                process.interrupt()
+        self._stopped = True
+
+    def hear(self, timeout_seconds: float) -> None:
+        """Take in what the processes tell, waiting for it no longer than that."""
+        ready = wait([process.connection for process in self.busy.values()], timeout_seconds)
+        for name in [name for name, process in self.busy.items() if process.connection in ready]:
+            try:
+                self._take(name, _receive(name, self.busy[name]))
+            except DeviceError as error:
+                del self.busy[name]
+                if not self._stopped:  # one that was stopped early on says nothing more
+                    self.errors.append(error)
+
+    def _take(self, name: str, message: Any) -> None:
+        if isinstance(message, _Told):
+            getattr(self._progress, message.method)(**message.arguments)
+            return
+        del self.busy[name]
+        if isinstance(message, RunResult):
+            self.result.add(message)
+            if message.failures and self._fail_fast:
+                self.stop()
+        else:
+            self.errors.append(message)
+            if isinstance(message, ValueError):
+                self.stop()
 
 
 def _decoders_each(settings: ExtractSettings, names: Sequence[str]) -> int:
@@ -133,48 +172,86 @@ def _decoders_each(settings: ExtractSettings, names: Sequence[str]) -> int:
 
 
 def _visibility(name: str) -> dict[str, str]:
-    shown = "-1" if name == "cpu" else name
-    return {"CUDA_VISIBLE_DEVICES": shown, "HIP_VISIBLE_DEVICES": shown}
+    """Return the environment in which a process sees one device alone.
+
+    Where the run itself may see only some GPUs, as a cluster's scheduler has it, the numbers
+    count these.
+
+    Raises:
+        DeviceError: There are not so many.
+    """
+    return {variable: _shown(name, os.environ.get(variable)) for variable in _VISIBLE}
+
+
+def _shown(name: str, visible: str | None) -> str:
+    if name == "cpu":
+        return "-1"
+    if not visible:
+        return name
+    names = visible.split(",")
+    if int(name) >= len(names):
+        raise DeviceError(
+            f"device {name} is not there: the GPUs that this run may use are {visible}, so that "
+            f"--devices takes 0 to {len(names) - 1}"
+        )
+    return names[int(name)]
+
+
+def _send(name: str, process: ChildProcess, message: Any) -> None:
+    try:
+        process.connection.send(message)
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise _ended(name, process) from error
 
 
 def _receive(name: str, process: ChildProcess) -> Any:
     try:
         return process.connection.recv()
-    except (EOFError, ConnectionResetError):
-        end = process.end()
-    raise DeviceError(
-        f"the process of device {name} ended ({end}); what was stored is kept, run it again to go "
-        f"on:\n{process.last_words()}"
+    except (EOFError, ConnectionResetError) as error:
+        raise _ended(name, process) from error
+
+
+def _ended(name: str, process: ChildProcess) -> DeviceError:
+    return DeviceError(
+        f"the process of device {name} ended ({process.end()}); what was stored is kept, run it "
+        f"again to go on:\n{process.last_words()}"
     )
-
-
-def _hear(message: Any, progress: ProgressLike, result: RunResult) -> bool:
-    """Take in what a device tells; returns whether it is done."""
-    if isinstance(message, _Told):
-        getattr(progress, message.method)(**message.arguments)
-        return False
-    if isinstance(message, RunResult):
-        result.add(message)
-    elif isinstance(message, Exception):
-        raise message
-    return True  # None: it was interrupted
 
 
 def main() -> None:
     """Embed one device's share; runs in a process of its own."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     connection, _ = connect_to_run(when_gone=lambda: os.kill(os.getpid(), signal.SIGINT))
+    runner = None
     try:
-        with LocalRunner(connection.recv()) as runner:
-            connection.send(runner.provenance)
-            jobs, folder = connection.recv()
-            connection.send(runner.embed(jobs, folder, _Reporter(connection)))
+        settings = connection.recv()
+        runner = LocalRunner(dataclasses.replace(settings, devices=None))
+        _check_gpu(settings.devices)
+        connection.send(runner.provenance)
+        jobs, folder = connection.recv()
+        connection.send(runner.embed(jobs, folder, _Reporter(connection)))
     except KeyboardInterrupt:
-        connection.send(None)
+        # Before there is a result, it may have come in the middle of a message: the end of the
+        # connection says enough.
+        if runner is not None and runner.result is not None:
+            connection.send(runner.result)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the run is over
     except (ValueError, OSError) as error:
         connection.send(error)
+
+
+def _check_gpu(name: str) -> None:
+    """Refuse to compute on the CPU what was meant for a GPU.
+
+    Raises:
+        DeviceError: Keras sees no GPU.
+    """
+    if name != "cpu" and num_gpus() == 0:
+        raise DeviceError(
+            f"device {name}: {load_keras().backend.backend()} sees no such GPU; check nvidia-smi, "
+            "and that the backend was installed with GPU support"
+        )
 
 
 class _Reporter:

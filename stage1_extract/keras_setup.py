@@ -39,6 +39,17 @@ def load_keras(backend: str | None = None) -> ModuleType:
     return keras
 
 
+def num_gpus() -> int:
+    """Return how many GPUs the backend that runs can compute on."""
+    backend = load_keras().backend.backend()
+    module = importlib.import_module(backend)
+    if backend == "tensorflow":
+        return len(module.config.list_physical_devices("GPU"))
+    if backend == "jax":
+        return sum(device.platform != "cpu" for device in module.devices())
+    return int(module.cuda.device_count())
+
+
 def software_versions() -> dict[str, str]:
     """Return the versions that results depend on: Python, Keras, its backend, numpy, OpenCV."""
     keras = load_keras()

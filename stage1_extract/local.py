@@ -36,6 +36,7 @@ class LocalRunner:
 
     Attributes:
         provenance: What its shards say of their origin.
+        result: What the last `embed` did so far; None before it began to store.
 
     Raises:
         WeightsError: The backbone's weights cannot be had.
@@ -43,6 +44,7 @@ class LocalRunner:
     """
 
     def __init__(self, settings: ExtractSettings) -> None:
+        self.result: RunResult | None = None
         self._settings = settings
         self._embedder = load_embedder(settings)
         self.provenance = _provenance(settings, self._embedder)
@@ -71,6 +73,7 @@ class LocalRunner:
             embedder.warm_up()  # while the decoders start
             with progress:
                 run = EmbeddingRun(folder, self.provenance, embedder, settings, progress)
+                self.result = run.result
                 run.embed_all(jobs, decoders)
         return run.result
 
@@ -91,15 +94,16 @@ class LocalRunner:
 def load_embedder(settings: ExtractSettings) -> Embedder:
     """Return the backbone that the settings name.
 
-    float32 is float32 on GPUs too: left alone, they compute in TF32, whose
-    values have 10 bits instead of 23.
+    float32 is float32 on GPUs too: left alone, they compute in TF32, whose values have 10 bits
+    instead of 23. That is settled before CUDA starts, whatever the precision, for lower ones are
+    compared with float32.
 
     Raises:
         WeightsError: Its weights cannot be had.
         ValueError: The settings do not suit it, or this machine.
     """
-    if settings.precision == "float32":
-        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # read when CUDA starts
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "float32")
     return Embedder(
         settings.backbone,
         weights=settings.weights,

@@ -26,7 +26,7 @@ def worth_seeking(index: FrameIndex, wanted: NDArray[np.int64], *, to_the_end: b
         wanted: (T,) rising frame numbers.
         to_the_end: Whether decoding from the start would go to the end of the file.
     """
-    if len(index.keyframes) < 3 or index.keyframes[0] != 0:
+    if index.fps == 0 or len(index.keyframes) < 3 or index.keyframes[0] != 0:
         return False
     checked = _checked_number(index)
     starts = _starts(index, wanted)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ _FORMATS = (
 _OPTIONS = f"format_whitelist;{_FORMATS}|protocol_whitelist;file"
 _WHOLE_FRAMES = "|fflags;discardcorrupt"
 _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the only way to hand them to FFmpeg
+_H264 = int.from_bytes(b"h264", "little")
+_IDR_SLICE = re.compile(rb"\x00\x00\x01[\x25\x45\x65]")  # NAL unit of type 5 (H.264, table 7-1)
 
 
 def scan_video(path: Path, beat: Beat = lambda: None) -> FrameIndex:
@@ -36,10 +39,11 @@ def scan_video(path: Path, beat: Beat = lambda: None) -> FrameIndex:
     with _capture(path, (cv2.CAP_PROP_FORMAT, -1)) as capture:
         stated_frames = int(max(0, capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         fps = capture.get(cv2.CAP_PROP_FPS)
+        is_h264 = capture.get(cv2.CAP_PROP_FOURCC) == _H264
         stamps, is_key = [], []
         while capture.grab():
             stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-            is_key.append(capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME) > 0)
+            is_key.append(_is_keyframe(capture, is_h264=is_h264))
             beat()
     fps = fps if math.isfinite(fps) and fps > 0 else 0.0
     # Packets come in decoding order; sorted, their times are those of presentation.
@@ -49,6 +53,20 @@ def scan_video(path: Path, beat: Beat = lambda: None) -> FrameIndex:
         return FrameIndex(nominal_times(len(times), fps), stated_frames, fps)
     keyframes = np.flatnonzero(np.array(is_key)[order])
     return FrameIndex(times, stated_frames, fps, keyframes.astype(np.int64))
+
+
+def _is_keyframe(capture: Any, *, is_h264: bool) -> bool:
+    """Return whether decoding can begin at the packet.
+
+    FFmpeg says so too of H.264's recovery points, from which the picture is complete many frames
+    later (intra refresh), and sooner by FFmpeg's count than in truth.
+    """
+    if capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME) <= 0:
+        return False
+    if not is_h264:
+        return True
+    done, packet = capture.retrieve()
+    return bool(done and _IDR_SLICE.search(packet.data))
 
 
 class VideoFrames:

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stage1_extract.devices import DeviceError
+from stage1_extract import devices
+from stage1_extract.devices import DeviceError, DeviceGroup
 from stage1_extract.extract import extract
 from stage1_extract.store import EmbeddingStore, StoreError, shard_paths
 from stage1_extract.upkeep import verify_store
@@ -80,3 +81,36 @@ def test_errors_of_a_device_come_as_they_would_without(clips: Path, tmp_path: Pa
     with pytest.raises(StoreError, match="weights_sha256"):
         extract(clips, tmp_path / "store", replace(TWO, seed=1))
     assert not device_processes()
+
+
+@pytest.mark.slow
+def test_fail_fast_stops_the_others_and_counts_what_they_stored(tmp_path: Path) -> None:
+    names = [f"{i:03}.mp4" for i in range(80)]
+    for i, name in enumerate(names):
+        write_clip(tmp_path / name, seed=i)
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    manifest = write_manifest(tmp_path, ["bad.mp4", *names])
+    summary = extract(manifest, tmp_path / "store", replace(TWO, fail_fast=True))
+    assert [failure.video_id for failure in summary.failures] == ["bad"]
+    stored = EmbeddingStore(tmp_path / "store").num_sequences if summary.num_stored else 0
+    assert stored == summary.num_stored
+    assert summary.num_not_tried == 80 - stored > 0
+    assert not device_processes()
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="device 7: tensorflow sees no such GPU"):
+        extract(clips, tmp_path / "store", replace(SETTINGS, devices="7"))
+    assert not shard_paths(tmp_path / "store")
+
+
+def test_numbers_count_the_gpus_that_the_run_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-1a2b")
+    message = "the GPUs that this run may use are 4,GPU-1a2b, so that --devices takes 0 to 1"
+    with pytest.raises(DeviceError, match=message):
+        DeviceGroup(replace(SETTINGS, devices="2"))
+    shown = [devices._visibility(name)["CUDA_VISIBLE_DEVICES"] for name in ("0", "1", "cpu")]
+    assert shown == ["4", "GPU-1a2b", "-1"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert devices._visibility("2")["CUDA_VISIBLE_DEVICES"] == "2"

@@ -20,11 +20,16 @@ SOUND = {
     "h264.mkv": ("libx264", {"b_frames": 3}),
     "h264.mov": ("libx264", {"b_frames": 0}),
     "h264_varying.mp4": ("libx264", {"b_frames": 3, "varying": True}),
-    "h264_open.mp4": ("libx264", {"options": {"x264-params": "open-gop=1:bframes=3"}}),
     "hevc.mp4": ("libx265", {"b_frames": 3, "options": {"x265-params": "log-level=none"}}),
     "mpeg4.mp4": ("mpeg4", {}),
     "mjpeg.avi": ("mjpeg", {"pixel_format": "yuvj420p"}),
     "wmv.wmv": ("wmv2", {}),
+}
+# H.264's recovery points: FFmpeg calls them keyframes, but the picture comes back bit by bit.
+WITHOUT_KEYFRAMES = {
+    f"{kind}.{suffix}": ("libx264", {"options": {"x264-params": parameters}})
+    for kind, parameters in (("refresh", "intra-refresh=1"), ("open", "open-gop=1:bframes=3"))
+    for suffix in ("mp4", "mkv", "ts")
 }
 # OpenCV reports other times for their frames than their packets have.
 UNSOUND = {
@@ -43,7 +48,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("encoded")
 
     def path_of(name: str) -> Path:
-        codec, options = (SOUND | UNSOUND)[name]
+        codec, options = (SOUND | UNSOUND | WITHOUT_KEYFRAMES)[name]
         if not (folder / name).exists():
             encode(folder / name, codec, NUM_FRAMES, **options)  # type: ignore[arg-type]
         return folder / name
@@ -72,6 +77,14 @@ def test_sought_frames_are_those_of_sequential_decoding(
     for (n, frame), (m, expected) in zip(found, in_sequence(path, numbers), strict=True):
         assert n == m
         np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("name", WITHOUT_KEYFRAMES)
+def test_recovery_points_are_no_keyframes(written: Written, name: str) -> None:
+    index = scan_video(written(name))
+    assert index.num_frames == NUM_FRAMES
+    assert index.keyframes.tolist() == [0]
+    assert not worth_seeking(index, np.array([NUM_FRAMES - 1]), to_the_end=False)
 
 
 @pytest.mark.parametrize("name", UNSOUND)
