@@ -20,7 +20,7 @@ from stage1_extract.seeking import SeekError, worth_seeking
 from stage1_extract.sources import Beat, Clip, FrameIndex, VideoError, check_file
 from stage1_extract.stacks import StackOpener, StackOptions, stack_opener
 from stage1_extract.store import SourceFacts
-from stage1_extract.videos import scan_video
+from stage1_extract.videos import ConversionError, scan_video
 from stage1_extract.views import ViewSettings, normalise_frames, view_transform
 
 CHUNK_BYTES = 32 * 224 * 224 * 3
@@ -121,12 +121,12 @@ def read_clip(
     opener = stack_opener(path)
     if opener is None:
         check_file(path)
-    state = source_state(path)
+    state = source_state(path, beat)
     if opener is None:
         done = yield from _read_video(job, recipe, state, beat)
     else:
         done = yield from _read_stack(opener, job, recipe, state, beat)
-    if source_state(path) != state:
+    if source_state(path, beat) != state:
         raise VideoError(f"{path} changed while it was read; run again when it stays as it is")
     yield done
 
@@ -159,21 +159,36 @@ def _read_video(
 
     The file's packets are scanned first, so that the sampling rests on the true number of frames
     and not on the header's. Where the decoder still yields another number, and that changes the
-    choice, or where seeking cannot be trusted, a Restart follows and the file is decoded again.
+    choice, or where seeking cannot be trusted, a Restart follows and the file is decoded again; so
+    it is, by PyAV, where OpenCV cannot convert the frames.
     """
     clip = job.clip
     source_hash, index = _hash(clip.path, state, beat), _scan(clip.path, state, beat)
     to_the_end = clip.end_seconds is None
-    may_seek = True
+    may_seek, with_pyav = True, False
     notes: tuple[str, ...] = ()
-    for _ in range(4):
+    for _ in range(5):
         wanted = _choose(clip, recipe, index)
         seeks = may_seek and worth_seeking(index, wanted, to_the_end=to_the_end)
-        frames = VideoPass(clip.path, index, wanted, seeks=seeks, to_the_end=to_the_end, beat=beat)
+        frames = VideoPass(
+            clip.path,
+            index,
+            wanted,
+            seeks=seeks,
+            to_the_end=to_the_end,
+            beat=beat,
+            with_pyav=with_pyav,
+        )
         try:
             yield from _chunks(frames, index.times, job, recipe)
         except SeekError as error:
             may_seek, notes = False, (f"decoded from its start, without seeking: {error}",)
+            yield Restart()
+            continue
+        except ConversionError:
+            if with_pyav:
+                raise
+            may_seek, with_pyav = False, True
             yield Restart()
             continue
         if frames.wrong_frames:
@@ -245,6 +260,8 @@ def _chunks(
         if view
     }
     for numbers, plain in _stacked(_fitted(frames(), recipe), recipe.chunk_frames):
+        if maximum is not None and plain.max() > maximum:
+            raise VideoError(f"{job.clip.path} yields other frames each time it is read")
         stack = normalise_frames(plain, recipe.normalise, maximum)
         for view in job.views:
             shown = transforms[view](stack) if view else stack

@@ -23,14 +23,19 @@ class SourceState:
     modified_ns: int
 
 
-def source_state(path: Path) -> SourceState:
+def source_state(path: Path, beat: Beat = lambda: None) -> SourceState:
     """Return the state of a source's files now.
 
     Raises:
         OSError: A file is not there, or may not be looked at.
     """
-    status = [file.stat() for file in source_files(path)]
-    return SourceState(sum(s.st_size for s in status), max(s.st_mtime_ns for s in status))
+    size_bytes = modified_ns = 0
+    for file in source_files(path, beat):
+        status = file.stat()
+        size_bytes += status.st_size
+        modified_ns = max(modified_ns, status.st_mtime_ns)
+        beat()
+    return SourceState(size_bytes, modified_ns)
 
 
 def hash_source(path: Path, beat: Beat = lambda: None) -> str:
@@ -40,7 +45,8 @@ def hash_source(path: Path, beat: Beat = lambda: None) -> str:
     another by where one file ends and the next begins.
     """
     hasher = hashlib.blake2b(digest_size=16)
-    for file in source_files(path):
+    for file in source_files(path, beat):
+        beat()
         if file != path:
             entry = f"{file.name}\0{file.stat().st_size}\0"
             hasher.update(entry.encode(errors="surrogateescape"))  # names need not be UTF-8

@@ -21,9 +21,7 @@ _TICK_SECONDS = 1.0
 _START_SECONDS = 300.0
 _ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-    # FFmpeg's and OpenCV's complaints about damaged files name no file; ours do.
-    "OPENCV_FFMPEG_LOGLEVEL": "-8",
-    "OPENCV_LOG_LEVEL": "SILENT",
+    "OPENCV_LOG_LEVEL": "SILENT",  # its complaints about damaged files name no file; ours do
 }
 
 

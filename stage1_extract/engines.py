@@ -6,7 +6,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stage1_extract.keras_setup import load_keras
+from stage1_extract.keras_setup import chosen_backend
+
+
+def engine_name(engine: str, backend: str | None) -> str:
+    """Return how shards name what computes, e.g. keras-tensorflow, before it is loaded."""
+    return f"keras-{chosen_backend(backend)}" if engine == "keras" else engine
 
 
 class Pending(Protocol):
@@ -47,7 +52,7 @@ class KerasEngine:
     max_in_flight = 2
 
     def __init__(self, model: Any) -> None:
-        self.name = f"keras-{load_keras().backend.backend()}"
+        self.name = engine_name("keras", None)
         self._model = model
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keras")
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract.scaling import to_bgr
-from stage1_extract.sources import VideoError
+from stage1_extract.sources import Beat, VideoError
 from stage1_extract.tiff import PageDirectories, imagej_sizes, read_directories
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -62,7 +62,7 @@ class TiffFrames:
             yield _same_size(page, self._shape, f"{self._path}, page {number}", "page 0")
 
 
-def image_paths(folder: Path) -> list[Path]:
+def image_paths(folder: Path, beat: Beat = lambda: None) -> list[Path]:
     """Return a folder's images in natural order: frame2.png before frame10.png.
 
     Hidden files, files of other kinds and subfolders are passed over.
@@ -71,11 +71,11 @@ def image_paths(folder: Path) -> list[Path]:
         VideoError: There is none.
         OSError: The folder cannot be read.
     """
-    paths = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
-    ]
+    paths = []
+    for path in folder.iterdir():
+        beat()  # a folder of 100,000 images takes a while on a network's disk
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file():
+            paths.append(path)
     if not paths:
         raise VideoError(f"{folder} is a folder without images ({', '.join(IMAGE_SUFFIXES)})")
     return sorted(paths, key=lambda path: (_natural(path.name), path.name))

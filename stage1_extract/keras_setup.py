@@ -10,6 +10,13 @@ from stage1_extract.quiet import silenced_stderr
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
+def chosen_backend(backend: str | None = None) -> str:
+    """Return the backend that `load_keras` would take, without importing anything."""
+    if backend is None and "keras" in sys.modules:
+        return str(sys.modules["keras"].backend.backend())
+    return backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
+
+
 def load_keras(backend: str | None = None) -> ModuleType:
     """Import Keras and return it.
 
@@ -20,9 +27,7 @@ def load_keras(backend: str | None = None) -> ModuleType:
     Raises:
         ValueError: The backend is unknown or not installed, or Keras already runs on another one.
     """
-    if backend is None and "keras" in sys.modules:
-        return sys.modules["keras"]
-    wanted = backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    wanted = chosen_backend(backend)
     if wanted not in BACKENDS:
         raise ValueError(f"backend {wanted!r} is unknown; expected one of {', '.join(BACKENDS)}")
     if "keras" not in sys.modules:

@@ -21,6 +21,7 @@ class VideoPass:
         seeks: Whether to seek instead of decoding from the start.
         to_the_end: Whether to decode beyond the last wanted frame, to learn how many there are.
         beat: Called often while it works.
+        with_pyav: Whether to read with PyAV instead of OpenCV.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class VideoPass:
         seeks: bool,
         to_the_end: bool,
         beat: Beat,
+        with_pyav: bool = False,
     ) -> None:
         self.size = 0, 0
         self._path = path
@@ -39,6 +41,7 @@ class VideoPass:
         self._wanted = wanted
         self._seeks = seeks
         self._to_the_end = to_the_end
+        self._with_pyav = with_pyav
         self._beat = beat
         self._decoded_times: NDArray[np.float64] = np.empty(0)
 
@@ -46,10 +49,11 @@ class VideoPass:
         """Yield (frame number, (H, W, 3) uint8 BGR frame); may end early, as the video may.
 
         Raises:
-            VideoError: The video cannot be opened, or a frame not be converted.
+            VideoError: The video cannot be opened.
+            ConversionError: A frame cannot be converted.
             SeekError: Seeking was asked for and cannot be trusted.
         """
-        with open_video(self._path, self._beat) as video:
+        with open_video(self._path, self._beat, with_pyav=self._with_pyav) as video:
             if self._seeks:
                 yield from sought(video, self._index, self._wanted)
             else:

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
 
 @contextmanager
@@ -23,3 +24,36 @@ def silenced_stderr() -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+class StderrTrap:
+    """Catches what C libraries print on stderr in its `with` blocks, of which there may be many."""
+
+    def __init__(self) -> None:
+        self._caught = tempfile.TemporaryFile()  # noqa: SIM115
+        self._terminal = -1
+
+    def __enter__(self) -> Self:
+        sys.stderr.flush()
+        self._terminal = os.dup(2)
+        os.dup2(self._caught.fileno(), 2)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.dup2(self._terminal, 2)
+        os.close(self._terminal)
+
+    def take(self) -> str:
+        """Return what was caught since the last call."""
+        caught = self._caught.fileno()
+        length = os.lseek(caught, 0, os.SEEK_CUR)
+        if not length:
+            return ""
+        text = os.pread(caught, length, 0)
+        os.lseek(caught, 0, os.SEEK_SET)
+        os.ftruncate(caught, 0)
+        return text.decode(errors="replace")
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._caught.close()

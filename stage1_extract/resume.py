@@ -1,5 +1,6 @@
 """Continuing a store: what it holds of a manifest already, and what failed before."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from stage1_extract.backbones import BACKBONES
 from stage1_extract.clips import ClipJob
 from stage1_extract.config import ExtractSettings
 from stage1_extract.content import hash_source, source_state
+from stage1_extract.engines import engine_name
 from stage1_extract.failures import Failure, read_failures, write_failures
 from stage1_extract.sources import Clip
 from stage1_extract.store import (
@@ -25,15 +27,17 @@ def check_known_settings(folder: Path, settings: ExtractSettings) -> None:
     """Refuse a store of other settings before the backbone is loaded, as far as can be told.
 
     Raises:
-        StoreError: A setting differs; only the weights and the engine were not compared.
+        StoreError: The folder is a file, or a setting differs; the weights were not compared.
     """
+    if folder.is_file():
+        raise StoreError(f"{folder} is a file; the store to write into must be a folder")
     if not folder.is_dir() or not shard_paths(folder):
         return
     stored = EmbeddingStore(folder).settings
     now = settings.identity(
         weights_sha256=stored.get("weights_sha256", ""),
         input_size=settings.input_size or BACKBONES[settings.backbone].input_size,
-        engine=stored.get("engine", ""),
+        engine=engine_name(settings.engine, settings.backend),
     )
     _check_settings(folder, stored, now)
 
@@ -55,8 +59,6 @@ def missing_jobs(
         StoreError: The store may not be continued: other settings, or other sources.
     """
     views = range(num_views + 1)
-    if folder.is_file():
-        raise StoreError(f"{folder} is a file; the store to write into must be a folder")
     if not shard_paths(folder):
         return [ClipJob(clip, tuple(views)) for clip in clips]
     store = EmbeddingStore(folder)
@@ -74,6 +76,7 @@ def _check_same_sources(
     """Refuse ids that now name another file or another part of it than when they were embedded."""
     columns = ("source_size_bytes", "source_modified_ns", "source_hash")
     sizes, modified, hashes = (store.column(name) for name in columns)
+    state_of, hash_of = functools.cache(source_state), functools.cache(hash_source)
     bounds = np.stack([store.column("clip_start_seconds"), store.column("clip_end_seconds")])
     changed = []
     for clip in clips:
@@ -82,10 +85,10 @@ def _check_same_sources(
             continue
         now = [math.nan if s is None else s for s in (clip.start_seconds, clip.end_seconds)]
         same_part = np.array_equal(bounds[:, i], now, equal_nan=True)
-        state = source_state(clip.path)
+        state = state_of(clip.path)
         same_file = state.size_bytes == sizes[i] and (
             # A copied or restored file has another time; its content decides.
-            state.modified_ns == modified[i] or hash_source(clip.path) == hashes[i]
+            state.modified_ns == modified[i] or hash_of(clip.path) == hashes[i]
         )
         if not (same_part and same_file):
             changed.append(clip.video_id)

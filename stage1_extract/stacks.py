@@ -20,7 +20,7 @@ from stage1_extract.scaling import (
     probe_numbers,
     to_uint8,
 )
-from stage1_extract.sources import FrameIndex, VideoError, check_file, nominal_times
+from stage1_extract.sources import Beat, FrameIndex, VideoError, check_file, nominal_times
 from stage1_extract.tiff import TIFF_MAGICS
 
 _GIF_MAGIC = b"GIF8"
@@ -83,14 +83,14 @@ def stack_opener(path: Path) -> StackOpener | None:
     return _BY_SUFFIX.get(path.suffix.lower())
 
 
-def source_files(path: Path) -> list[Path]:
+def source_files(path: Path, beat: Beat = lambda: None) -> list[Path]:
     """Return the files whose bytes make up a source: itself, or a folder's images in their order.
 
     Raises:
         VideoError: A folder without images.
         OSError: The folder cannot be read.
     """
-    return image_paths(path) if path.is_dir() else [path]
+    return image_paths(path, beat) if path.is_dir() else [path]
 
 
 class _RawFrames(Protocol):

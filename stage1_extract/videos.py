@@ -4,14 +4,16 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.pyav import pyav_capture
+from stage1_extract.quiet import StderrTrap
 from stage1_extract.sources import Beat, FrameIndex, VideoError, nominal_times, rising
 
 # Formats that hold their video themselves. A playlist (HLS, DASH, concat) under a video's name
@@ -20,11 +22,33 @@ _FORMATS = (
     "mov,mp4,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,ivf,obu,flv,asf,apng,"
     "ogg,mjpeg,mxf,dv,nut,rm,wtv,swf,vob,3gp,yuv4mpegpipe,nsv,roq,smk,bink,film_cpk,ea,amv"
 )
-_OPTIONS = f"format_whitelist;{_FORMATS}|protocol_whitelist;file"
-_WHOLE_FRAMES = "|fflags;discardcorrupt"
+FFMPEG_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+_WHOLE_FRAMES = {"fflags": "discardcorrupt"}
 _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the only way to hand them to FFmpeg
+_LOG_VARIABLES = ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG")
+_COMPLAINT = re.compile(r"^\[swscaler @ \w+\] (.*?)\.?$", re.MULTILINE)
 _H264 = int.from_bytes(b"h264", "little")
 _IDR_SLICE = re.compile(rb"\x00\x00\x01[\x25\x45\x65]")  # NAL unit of type 5 (H.264, table 7-1)
+
+
+class Capture(Protocol):
+    """What is used of `cv2.VideoCapture`."""
+
+    def grab(self) -> bool:
+        """Decode the next frame."""
+        ...
+
+    def retrieve(self) -> Any:
+        """Return whether there is one, and the last decoded frame (H, W, 3) uint8 BGR."""
+        ...
+
+    def get(self, property_id: int, /) -> float:
+        """Return a property, as that of the last decoded frame."""
+        ...
+
+    def set(self, property_id: int, value: float, /) -> bool:
+        """Set a property."""
+        ...
 
 
 def scan_video(path: Path, beat: Beat = lambda: None) -> FrameIndex:
@@ -69,6 +93,10 @@ def _is_keyframe(capture: Any, *, is_h264: bool) -> bool:
     return bool(done and _IDR_SLICE.search(packet.data))
 
 
+class ConversionError(VideoError):
+    """FFmpeg decoded a frame that OpenCV cannot make a picture of."""
+
+
 class VideoFrames:
     """The frames of an opened video in order, each decoded once, only the wanted ones converted.
 
@@ -78,9 +106,10 @@ class VideoFrames:
         decoded_times: Time of every frame decoded so far, in seconds, as the decoder reports it.
     """
 
-    def __init__(self, capture: Any, beat: Beat = lambda: None) -> None:
+    def __init__(self, capture: Capture, beat: Beat = lambda: None) -> None:
         self._capture = capture
         self._beat = beat
+        self._trap = StderrTrap()
         self.width = self.height = 0
         self.decoded_times: list[float] = []
 
@@ -109,11 +138,19 @@ class VideoFrames:
         return True
 
     def convert(self) -> NDArray[np.uint8]:
-        """Return the last decoded frame as (H, W, 3) uint8 BGR."""
-        done, frame = self._capture.retrieve()
-        if not done:
+        """Return the last decoded frame as (H, W, 3) uint8 BGR.
+
+        Raises:
+            ConversionError: OpenCV cannot. It says so to nobody, and returns memory that was never
+                written; FFmpeg's complaint on stderr gives it away.
+        """
+        with self._trap:
+            done, frame = self._capture.retrieve()
+        complaint = _COMPLAINT.search(self._trap.take())
+        if not done or complaint:
             number = len(self.decoded_times) - 1
-            raise VideoError(f"frame {number} was decoded but could not be converted")
+            said = f": {complaint[1]}" if complaint else ""
+            raise ConversionError(f"frame {number} was decoded but could not be converted{said}")
         self.height, self.width = frame.shape[:2]
         return np.asarray(frame, np.uint8)
 
@@ -125,16 +162,28 @@ class VideoFrames:
         self._beat()
         self._capture.set(cv2.CAP_PROP_POS_FRAMES, frame_number)
 
+    def close(self) -> None:
+        """Give back what was held, but for the capture."""
+        self._trap.close()
+
 
 @contextmanager
-def open_video(path: Path, beat: Beat = lambda: None) -> Iterator[VideoFrames]:
+def open_video(
+    path: Path, beat: Beat = lambda: None, *, with_pyav: bool = False
+) -> Iterator[VideoFrames]:
     """Open a video for one pass over its frames.
 
+    Args:
+        path: The video.
+        beat: Called often while it works.
+        with_pyav: Whether to read with PyAV instead of OpenCV.
+
     Raises:
-        VideoError: The file is no video that FFmpeg opens.
+        VideoError: The file is no video that FFmpeg opens, or PyAV is missing.
     """
-    with _capture(path) as capture:
-        yield VideoFrames(capture, beat)
+    opened = pyav_capture(path, FFMPEG_OPTIONS) if with_pyav else _capture(path)
+    with opened as capture, closing(VideoFrames(capture, beat)) as frames:
+        yield frames
 
 
 @contextmanager
@@ -145,7 +194,7 @@ def _capture(path: Path, *properties: tuple[int, int]) -> Iterator[Any]:
     name = str(path.resolve())
     if not _is_utf8(name):
         raise VideoError(f"{path} has a name that is not UTF-8; rename the file, or its folder")
-    with _ffmpeg_options(path):
+    with _ffmpeg_settings(path):
         capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, flat)
     try:
         if not capture.isOpened():
@@ -159,24 +208,24 @@ def _capture(path: Path, *properties: tuple[int, int]) -> Iterator[Any]:
 
 
 @contextmanager
-def _ffmpeg_options(path: Path) -> Iterator[None]:
+def _ffmpeg_settings(path: Path) -> Iterator[None]:
     """Have FFmpeg take the safe formats alone, and leave out a frame of which a part is missing.
 
     Such a frame, at the end of a file cut short, would come half grey. Not in MPEG streams, where
-    FFmpeg takes whole frames for such parts where recordings are joined.
+    FFmpeg takes whole frames for such parts where recordings are joined. Its errors must come as
+    they are by default, for `VideoFrames.convert` waits for them.
     """
     with path.open("rb") as file:
         head = file.read(5)
     is_stream = head.startswith(b"\0\0\1") or b"G" in (head[:1], head[4:])
-    before = os.environ.get(_OPTIONS_VARIABLE)
-    os.environ[_OPTIONS_VARIABLE] = _OPTIONS if is_stream else _OPTIONS + _WHOLE_FRAMES
+    options = FFMPEG_OPTIONS if is_stream else FFMPEG_OPTIONS | _WHOLE_FRAMES
+    before = {name: os.environ.pop(name, None) for name in (_OPTIONS_VARIABLE, *_LOG_VARIABLES)}
+    os.environ[_OPTIONS_VARIABLE] = "|".join(f"{name};{value}" for name, value in options.items())
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_OPTIONS_VARIABLE]
-        else:
-            os.environ[_OPTIONS_VARIABLE] = before
+        del os.environ[_OPTIONS_VARIABLE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _is_utf8(name: str) -> bool:

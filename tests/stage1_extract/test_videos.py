@@ -2,6 +2,8 @@
 
 import os
 import struct
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -9,9 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stage1_extract.sources import FrameIndex, VideoError, check_file
-from stage1_extract.videos import open_video, scan_video
+from stage1_extract.clips import ClipDone, ClipJob, FrameRecipe, read_clip
+from stage1_extract.sampling import parse_sampling
+from stage1_extract.sources import Clip, FrameIndex, VideoError, check_file
+from stage1_extract.videos import ConversionError, VideoFrames, open_video, scan_video
 from tests.conftest import VideoFactory, numbers_shown
+from tests.encode import encode
 
 
 def wanted_frames(
@@ -210,3 +215,49 @@ def test_mpeg_frames_are_counted_and_timed(shared_data: Path, name: str) -> None
     index = scan_video(path)
     assert index.num_frames == count != index.stated_frames
     np.testing.assert_allclose(np.diff(index.times), 1 / index.fps, atol=2e-3)
+
+
+class LyingCapture:
+    """Returns memory that it never wrote, as OpenCV does where FFmpeg refuses a frame."""
+
+    def __init__(self, speaker: str) -> None:
+        self.speaker = speaker
+
+    def grab(self) -> bool:
+        return True
+
+    def retrieve(self) -> tuple[bool, NDArray[np.uint8]]:
+        os.write(2, f"[{self.speaker}] Slice 0 is invalid.\n more\n".encode())
+        return True, np.empty((141, 148, 3), np.uint8)
+
+    def get(self, _: int, /) -> float:
+        return 0.0
+
+    def set(self, *_: float) -> bool:
+        return True
+
+
+def test_frames_that_ffmpeg_did_not_convert_are_refused() -> None:
+    with closing(VideoFrames(LyingCapture("swscaler @ 0x5650"))) as video:
+        assert video.decode_next()
+        with pytest.raises(ConversionError, match=r"frame 0 .* converted: Slice 0 is invalid$"):
+            video.convert()
+
+
+@pytest.mark.parametrize("speaker", ["", "h264 @ 0x5650"])
+def test_other_complaints_are_no_reason_to_refuse(speaker: str) -> None:
+    with closing(VideoFrames(LyingCapture(speaker))) as video:
+        assert video.decode_next()
+        assert video.convert().shape == (141, 148, 3)
+
+
+def test_interlaced_video_without_pyav_is_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"x264-params": "interlaced=1"}
+    path = encode(tmp_path / "a.mp4", "libx264", 3, options=options)
+    recipe = FrameRecipe(parse_sampling("all"), "squash", 8, 0.8)
+    assert isinstance(list(read_clip(ClipJob(Clip("a", path)), recipe))[-1], ClipDone)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(VideoError, match=r"is interlaced.*embed-then-sequence\[interlaced\]"):
+        list(read_clip(ClipJob(Clip("a", path)), recipe))
