@@ -54,6 +54,7 @@ class ChildProcess:
             lifeline, self._lifeline = os.pipe()
             stack.callback(os.close, self._lifeline)
             self._output: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+            fcntl.fcntl(self._output, fcntl.F_SETFL, os.O_APPEND)  # also after `forget_output`
             with _inheritable(theirs.fileno(), lifeline, *descriptors) as inherited:
                 theirs.close()
                 os.close(lifeline)
@@ -81,9 +82,9 @@ class ChildProcess:
 
     def last_words(self) -> str:
         """Return the end of what the process printed."""
-        size = self._output.seek(0, os.SEEK_END)
-        self._output.seek(max(0, size - _SHOWN_BYTES))
-        return self._output.read().decode(errors="replace").strip()
+        output = self._output.fileno()
+        start = max(0, os.fstat(output).st_size - _SHOWN_BYTES)
+        return os.pread(output, _SHOWN_BYTES, start).decode(errors="replace").strip()
 
     def interrupt(self) -> None:
         """Do to it what Ctrl-C does."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stage1_extract.content import SourceState, hash_source, source_state
 from stage1_extract.fitting import fit_frame
 from stage1_extract.passes import VideoPass
+from stage1_extract.pyav import has_pyav
 from stage1_extract.sampling import Sampling, choose_frames
 from stage1_extract.seeking import SeekError, worth_seeking
 from stage1_extract.sources import Beat, Clip, FrameIndex, VideoError, check_file
@@ -28,8 +29,8 @@ CHUNK_BYTES = 32 * 224 * 224 * 3
 
 NumberedFrames = Iterator[tuple[int, NDArray[np.uint8]]]
 _NO_FRAME = (
-    "opens as a video, but no frame can be decoded: it is damaged, or OpenCV lacks its codec (many "
-    "builds lack AV1)"
+    "opens as a video, but no frame can be decoded: it is damaged, or of a codec that OpenCV lacks "
+    "(such as AV1, which pip install 'embed-then-sequence[av]' adds)"
 )
 _ACCEPT = "repair it, or accept such files with --min-coverage 0"
 
@@ -160,14 +161,14 @@ def _read_video(
     The file's packets are scanned first, so that the sampling rests on the true number of frames
     and not on the header's. Where the decoder still yields another number, and that changes the
     choice, or where seeking cannot be trusted, a Restart follows and the file is decoded again; so
-    it is, by PyAV, where OpenCV cannot convert the frames.
+    it is, by PyAV, where OpenCV decodes no frame, or cannot convert one.
     """
     clip = job.clip
     source_hash, index = _hash(clip.path, state, beat), _scan(clip.path, state, beat)
     to_the_end = clip.end_seconds is None
     may_seek, with_pyav = True, False
     notes: tuple[str, ...] = ()
-    for _ in range(5):
+    for _ in range(6):
         wanted = _choose(clip, recipe, index)
         seeks = may_seek and worth_seeking(index, wanted, to_the_end=to_the_end)
         frames = VideoPass(
@@ -190,6 +191,9 @@ def _read_video(
                 raise
             may_seek, with_pyav = False, True
             yield Restart()
+            continue
+        if not (frames.found_any or with_pyav) and has_pyav():
+            may_seek, with_pyav = False, True
             continue
         if frames.wrong_frames:
             to_the_end = True  # which frames there are shows only there

@@ -47,6 +47,7 @@ def run_command(program: str, commands: Mapping[str, CommandEntry], argv: Sequen
     EMBED_TRACEBACK=1 in the environment they keep their traceback. Where the reader of the output
     has left (`... | head`), the command ends silently, with the exit code that SIGPIPE would give.
     """
+    _open_closed_streams()
     try:
         try:
             return _run(program, commands, argv)
@@ -54,6 +55,15 @@ def run_command(program: str, commands: Mapping[str, CommandEntry], argv: Sequen
             sys.stdout.flush()
     except BrokenPipeError as error:
         return _stop_output(program, error)
+
+
+def _open_closed_streams() -> None:
+    """Have /dev/null where stdin, stdout or stderr are closed: a shard must not become stderr."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _run(program: str, commands: Mapping[str, CommandEntry], argv: Sequence[str]) -> int:

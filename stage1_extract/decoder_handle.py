@@ -3,17 +3,15 @@
 import dataclasses
 import math
 import mmap
-import os
-import tempfile
 import threading
 import time
-from typing import IO
 
 import numpy as np
 
 from stage1_extract.child import ChildProcess
 from stage1_extract.clips import ClipJob, FrameChunk, FrameRecipe
 from stage1_extract.decoder_messages import ChunkInSlot, FreeSlot, Setup, slot_shape
+from stage1_extract.quiet import nameless_file
 from stage1_extract.sources import VideoError
 
 _NUM_SLOTS = 4
@@ -63,7 +61,7 @@ class DecoderHandle:
         self._ticked = time.monotonic()
         self._lock = threading.Lock()
         num_bytes = _NUM_SLOTS * math.prod(self._shape)
-        with _nameless_file() as memory:
+        with nameless_file() as memory:
             memory.truncate(num_bytes)
             self._memory = mmap.mmap(memory.fileno(), num_bytes, prot=mmap.PROT_READ)
             self.process = ChildProcess(
@@ -158,13 +156,3 @@ class DecoderHandle:
                 self.process.connection.send(message)
             except (BrokenPipeError, ConnectionResetError):
                 return  # it is gone, which `receive` will tell
-
-
-def _nameless_file() -> IO[bytes]:
-    """Return a file that is gone with its last user; in memory where the system knows such files.
-
-    Not in /dev/shm, which containers limit to a few MB.
-    """
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("frames"), "wb+")
-    return tempfile.TemporaryFile()

@@ -1,6 +1,7 @@
 """Several GPUs of one machine: a process for each, each with its share of the clips and shards."""
 
 import dataclasses
+import itertools
 import os
 import signal
 from collections.abc import Sequence
@@ -186,13 +187,13 @@ def _visibility(name: str) -> dict[str, str]:
 def _shown(name: str, visible: str | None) -> str:
     if name == "cpu":
         return "-1"
-    if not visible:
+    if visible is None:
         return name
-    names = visible.split(",")
+    names = list(itertools.takewhile(lambda n: n not in ("", "-1"), visible.split(",")))
     if int(name) >= len(names):
         raise DeviceError(
-            f"device {name} is not there: the GPUs that this run may use are {visible}, so that "
-            f"--devices takes 0 to {len(names) - 1}"
+            f"device {name} is not there: this run may use {len(names)} GPUs (the environment "
+            f"shows it {visible!r}), and --devices counts these from 0"
         )
     return names[int(name)]
 
@@ -214,7 +215,7 @@ def _receive(name: str, process: ChildProcess) -> Any:
 def _ended(name: str, process: ChildProcess) -> DeviceError:
     return DeviceError(
         f"the process of device {name} ended ({process.end()}); what was stored is kept, run it "
-        f"again to go on:\n{process.last_words()}"
+        f"again to go on:\n{process.last_words()}".rstrip(":\n")
     )
 
 
@@ -229,7 +230,9 @@ def main() -> None:
         _check_gpu(settings.devices)
         connection.send(runner.provenance)
         jobs, folder = connection.recv()
-        connection.send(runner.embed(jobs, folder, _Reporter(connection)))
+        result = runner.embed(jobs, folder, _Reporter(connection))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late, and bad in the middle of a message
+        connection.send(result)
     except KeyboardInterrupt:
         # Before there is a result, it may have come in the middle of a message: the end of the
         # connection says enough.

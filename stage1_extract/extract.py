@@ -95,7 +95,7 @@ def extract(
         pending = [job for job in jobs if job.clip.video_id not in earlier]
         if earlier and settings.fail_fast:
             pending = []
-        progress = Progress(len(pending), show=show_progress)
+        progress = Progress(len(pending), show=show_progress and bool(pending))
         result = runner.embed(pending, folder, progress) if pending else RunResult()
     if result.num_stored:
         result.notes += _merge_small_shards(folder)

@@ -1,8 +1,10 @@
 """Importing Keras late, quietly, and on the backend that was asked for."""
 
+import contextlib
 import importlib
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 from stage1_extract.quiet import silenced_stderr
@@ -56,7 +58,7 @@ def num_gpus() -> int:
 
 
 def software_versions() -> dict[str, str]:
-    """Return the versions that results depend on: Python, Keras, its backend, numpy, OpenCV."""
+    """Return the versions that results depend on: Python, Keras, its backend, numpy, OpenCV, ..."""
     keras = load_keras()
     backend = keras.backend.backend()
     versions = {
@@ -67,6 +69,8 @@ def software_versions() -> dict[str, str]:
     for name in ("numpy", "cv2", "sklearn", "openvino"):
         if name in sys.modules:
             versions[name] = sys.modules[name].__version__
+    with contextlib.suppress(PackageNotFoundError):
+        versions["av"] = version("av")  # loaded by decoders alone
     return versions
 
 

@@ -62,6 +62,11 @@ class VideoPass:
             self.size = video.width, video.height
 
     @property
+    def found_any(self) -> bool:
+        """Whether any frame was decoded."""
+        return len(self._decoded_times) > 0
+
+    @property
     def wrong_frames(self) -> bool:
         """Whether a pass that stopped at the last wanted frame met other frames than promised."""
         return self._stopped and self._index.contradicted_by(self._decoded_times)

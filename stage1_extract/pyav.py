@@ -1,6 +1,7 @@
-"""Interlaced video, which OpenCV 4.13 and later cannot convert, through PyAV (an extra)."""
+"""What OpenCV cannot read, such as interlaced video and AV1, through PyAV (an extra)."""
 
 import importlib
+import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,38 +29,47 @@ def pyav_capture(path: Path, options: Mapping[str, str]) -> Iterator["PyAvCaptur
         VideoError: PyAV is not installed, or the file is no video that it opens.
     """
     av = _import_av(path)
-    try:
+    with _in_plain_words(av, path):
         container = av.open(str(path.resolve()), options=dict(options))
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path} cannot be opened as a video by PyAV: {error}") from error
     with container:
         if not container.streams.video:
             raise VideoError(f"{path} holds no video")
-        yield PyAvCapture(av, container)
+        yield PyAvCapture(av, path, container)
+
+
+def has_pyav() -> bool:
+    """Return whether PyAV is installed."""
+    return importlib.util.find_spec("av") is not None
 
 
 class PyAvCapture:
     """The part of `cv2.VideoCapture` that reading in order needs."""
 
-    def __init__(self, av: ModuleType, container: Any) -> None:
+    def __init__(self, av: ModuleType, path: Path, container: Any) -> None:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         self._start = stream.start_time or 0
         self._frames = container.decode(stream)
         self._frame: Any = None
         self._av = av
+        self._path = path
 
     def grab(self) -> bool:
-        """Decode the next frame; returns False at the end of the video."""
-        try:
-            self._frame = next(self._frames, None)
-        except self._av.FFmpegError as error:
-            raise VideoError(f"PyAV cannot decode the video: {error}") from error
+        """Decode the next frame; returns False at the end of the video, and at damage.
+
+        So does OpenCV; how much of the video is missing shows at the end.
+        """
+        with _in_plain_words(self._av, self._path):
+            try:
+                self._frame = next(self._frames, None)
+            except self._av.InvalidDataError:
+                return False
         return self._frame is not None
 
     def retrieve(self) -> tuple[bool, NDArray[np.uint8]]:
         """Return the last decoded frame (H, W, 3) uint8 BGR, turned as the file says."""
-        picture = self._frame.to_ndarray(format="bgr24")
+        with _in_plain_words(self._av, self._path):
+            picture = self._frame.to_ndarray(format="bgr24")
         turns = round(self._frame.rotation / _QUARTER_DEGREES)
         return True, np.ascontiguousarray(np.rot90(picture, turns))
 
@@ -76,13 +86,21 @@ class PyAvCapture:
         raise ValueError(f"property {property_id} cannot be set to {value} here")
 
 
+@contextmanager
+def _in_plain_words(av: ModuleType, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise VideoError(f"{path} cannot be read by PyAV: {error}") from error
+
+
 def _import_av(path: Path) -> ModuleType:
     try:
         return importlib.import_module("av")
-    except ModuleNotFoundError as error:
-        if error.name != "av":
-            raise
+    except ImportError as error:
         raise VideoError(
             f"{path} is interlaced, or of a kind that OpenCV {cv2.__version__} cannot convert: "
-            "pip install 'embed-then-sequence[interlaced]', or convert the file"
+            f"pip install 'embed-then-sequence[av]', or convert the file ({error})"
         ) from error

@@ -5,7 +5,19 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import IO, Self
+
+_MOST_CAUGHT = 4096
+
+
+def nameless_file() -> IO[bytes]:
+    """Return a file that is gone with its last user; in memory where the system knows such files.
+
+    Not in /dev/shm, which containers limit to a few MB.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("frames"), "wb+")
+    return tempfile.TemporaryFile()
 
 
 @contextmanager
@@ -27,10 +39,18 @@ def silenced_stderr() -> Iterator[None]:
 
 
 class StderrTrap:
-    """Catches what C libraries print on stderr in its `with` blocks, of which there may be many."""
+    """Catches what C libraries print on stderr in its `with` blocks, of which there may be many.
+
+    Its file has its room from the start, so that a disk which fills up later silences nobody.
+
+    Raises:
+        OSError: There is no room.
+    """
 
     def __init__(self) -> None:
-        self._caught = tempfile.TemporaryFile()  # noqa: SIM115
+        self._caught = nameless_file()
+        self._caught.write(bytes(_MOST_CAUGHT))
+        self._caught.seek(0)
         self._terminal = -1
 
     def __enter__(self) -> Self:
@@ -49,9 +69,9 @@ class StderrTrap:
         length = os.lseek(caught, 0, os.SEEK_CUR)
         if not length:
             return ""
-        text = os.pread(caught, length, 0)
         os.lseek(caught, 0, os.SEEK_SET)
-        os.ftruncate(caught, 0)
+        text = os.pread(caught, min(_MOST_CAUGHT, length), 0)
+        os.ftruncate(caught, _MOST_CAUGHT)
         return text.decode(errors="replace")
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ _WHOLE_FRAMES = {"fflags": "discardcorrupt"}
 _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # the only way to hand them to FFmpeg
 _LOG_VARIABLES = ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG")
 _COMPLAINT = re.compile(r"^\[swscaler @ \w+\] (.*?)\.?$", re.MULTILINE)
+_MATROSKA = b"\x1aE\xdf\xa3"
 _H264 = int.from_bytes(b"h264", "little")
 _IDR_SLICE = re.compile(rb"\x00\x00\x01[\x25\x45\x65]")  # NAL unit of type 5 (H.264, table 7-1)
 
@@ -65,10 +66,15 @@ def scan_video(path: Path, beat: Beat = lambda: None) -> FrameIndex:
         fps = capture.get(cv2.CAP_PROP_FPS)
         is_h264 = capture.get(cv2.CAP_PROP_FOURCC) == _H264
         stamps, is_key = [], []
+        first_number = math.inf
         while capture.grab():
             stamps.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             is_key.append(_is_keyframe(capture, is_h264=is_h264))
+            first_number = min(first_number, capture.get(cv2.CAP_PROP_PTS))
             beat()
+    if stamps and _head(path).startswith(_MATROSKA):
+        # Its duration counts from time 0, also where the first frame comes later.
+        stated_frames = max(0, stated_frames - int(max(0, first_number)))
     fps = fps if math.isfinite(fps) and fps > 0 else 0.0
     # Packets come in decoding order; sorted, their times are those of presentation.
     order = np.argsort(np.array(stamps, np.float64), kind="stable")
@@ -215,8 +221,7 @@ def _ffmpeg_settings(path: Path) -> Iterator[None]:
     FFmpeg takes whole frames for such parts where recordings are joined. Its errors must come as
     they are by default, for `VideoFrames.convert` waits for them.
     """
-    with path.open("rb") as file:
-        head = file.read(5)
+    head = _head(path)
     is_stream = head.startswith(b"\0\0\1") or b"G" in (head[:1], head[4:])
     options = FFMPEG_OPTIONS if is_stream else FFMPEG_OPTIONS | _WHOLE_FRAMES
     before = {name: os.environ.pop(name, None) for name in (_OPTIONS_VARIABLE, *_LOG_VARIABLES)}
@@ -226,6 +231,11 @@ def _ffmpeg_settings(path: Path) -> Iterator[None]:
     finally:
         del os.environ[_OPTIONS_VARIABLE]
         os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(5)
 
 
 def _is_utf8(name: str) -> bool:

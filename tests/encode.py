@@ -32,6 +32,7 @@ def encode(
     size: tuple[int, int] = (160, 120),
     fps: int = 25,
     varying: bool = False,
+    first_seconds: float = 0.0,
     pixel_format: str = "yuv420p",
     options: dict[str, str] | None = None,
 ) -> Path:
@@ -46,6 +47,7 @@ def encode(
         size: Width and height.
         fps: Frames per second.
         varying: Whether the time between frames varies (from 0.4 to 2.4 of 1/fps).
+        first_seconds: Time of the first frame.
         pixel_format: FFmpeg's name.
         options: The encoder's own.
     """
@@ -61,7 +63,7 @@ def encode(
         stream.codec_context.max_b_frames = b_frames
         if varying:
             stream.codec_context.time_base = time_base
-        tick = 0
+        tick = round(first_seconds * fps * 10)
         for image in moving_texture(num_frames, size):
             frame = av.VideoFrame.from_ndarray(image, "bgr24").reformat(format=pixel_format)
             frame.pts, frame.time_base = tick, time_base

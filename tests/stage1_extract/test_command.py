@@ -280,3 +280,30 @@ def test_module_and_script_are_the_same_program(tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert "no store at nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_replaced(tmp_path: Path, closed: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import dataclasses, sys
+from stage1_extract.command import CommandEntry, run_command
+
+@dataclasses.dataclass
+class Look:
+    \"\"\"Look.\"\"\"
+
+def look(_):
+    print("out")
+    print("err", file=sys.stderr)
+    with open(sys.argv[1], "w") as file:
+        file.write(str(file.fileno() > 2))
+    return 3
+
+sys.exit(run_command("prog", {"look": CommandEntry(Look, look)}, ["look"]))
+"""
+    )
+    code, _ = run_in_shell(f"{sys.executable} {script} {tmp_path / 'seen'} {closed}")
+    assert code == 3
+    assert (tmp_path / "seen").read_text() == "True"

@@ -107,10 +107,13 @@ def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(clips: Path, tmp_pat
 
 def test_numbers_count_the_gpus_that_the_run_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-1a2b")
-    message = "the GPUs that this run may use are 4,GPU-1a2b, so that --devices takes 0 to 1"
-    with pytest.raises(DeviceError, match=message):
+    with pytest.raises(DeviceError, match=r"may use 2 GPUs .*'4,GPU-1a2b'.* from 0"):
         DeviceGroup(replace(SETTINGS, devices="2"))
     shown = [devices._visibility(name)["CUDA_VISIBLE_DEVICES"] for name in ("0", "1", "cpu")]
     assert shown == ["4", "GPU-1a2b", "-1"]
+    for hidden in ("", "-1", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        with pytest.raises(DeviceError, match="may use 0 GPUs"):
+            devices._visibility("0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert devices._visibility("2")["CUDA_VISIBLE_DEVICES"] == "2"

@@ -18,7 +18,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageSequence
 
-from stage1_extract.clips import ClipDone, ClipJob, FrameChunk, FrameRecipe, Restart
+from stage1_extract.clips import (
+    ClipDone,
+    ClipJob,
+    FrameChunk,
+    FrameRecipe,
+    Restart,
+    read_clip,
+)
 from stage1_extract.decoder_handle import DecoderLimits
 from stage1_extract.decoding import ClipEvent, DecoderPool
 from stage1_extract.extract import ExtractSummary, extract
@@ -714,6 +721,20 @@ def test_frames_at_varying_intervals_keep_their_times(tmp_path: Path, suffix: st
     assert np.ptp(np.diff(found.times)) > 0.03
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "ts", "webm"])
+def test_files_whose_times_begin_late_are_whole_unless_cut(tmp_path: Path, suffix: str) -> None:
+    codec = "libvpx-vp9" if suffix == "webm" else "libx264"
+    path = encode(tmp_path / f"a.{suffix}", codec, 50, size=SQUARE, first_seconds=7.0)
+    recipe = FrameRecipe(parse_sampling("all"), "squash", 16, 0.8)
+    found = list(read_clip(ClipJob(Clip("a", path)), recipe))
+    times = np.concatenate([c.time_seconds for c in found if isinstance(c, FrameChunk)])
+    np.testing.assert_allclose(times, np.arange(50) / 25, atol=1e-3)
+    if suffix in ("mkv", "webm"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(VideoError, match=r"states 50 frames, but only \d+ can be decoded"):
+            list(read_clip(ClipJob(Clip("a", path)), recipe))
+
+
 @pytest.mark.parametrize("size", [(SIDE - 3, SIDE - 1), (SIDE - 1, SIDE), (SIDE, SIDE - 1)])
 @pytest.mark.parametrize("codec", ["mpeg4", "ffv1", "libvpx-vp9"])
 def test_videos_of_odd_size_have_the_pixels_that_ffmpeg_gives_them(
@@ -729,6 +750,60 @@ def test_videos_of_odd_size_have_the_pixels_that_ffmpeg_gives_them(
         frames = [frame.copy() for _, frame in video.wanted(np.arange(4), to_the_end=True)]
     found = np.stack(frames)[..., ::-1].astype(int)
     assert np.abs(found - np.stack(expected)).max() <= 6
+
+
+def test_colours_of_interlaced_high_definition_are_those_of_its_standard(tmp_path: Path) -> None:
+    options = {"x264-params": "interlaced=1:colormatrix=bt709:colorprim=bt709:transfer=bt709"}
+    path = encode(tmp_path / "a.mp4", "libx264", 3, options=options)
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    planes = (
+        frame.to_ndarray()[:120].astype(float),
+        *(
+            np.frombuffer(bytes(plane), np.uint8).reshape(60, -1)[:, :80].astype(float)
+            for plane in frame.planes[1:]
+        ),
+    )
+    luma, blue, red = (float(plane.mean()) for plane in planes)
+    # BT.709, limited range: the mean of a linear transform is the transform of the means.
+    scaled = 255 / 219 * (luma - 16)
+    expected = [
+        scaled + 1.7927 * (red - 128),
+        scaled - 0.2132 * (blue - 128) - 0.5329 * (red - 128),
+        scaled + 2.1124 * (blue - 128),
+    ]
+    recipe = FrameRecipe(parse_sampling("all"), "squash", 120, 0.8)
+    chunks = [c for c in read_clip(ClipJob(Clip("a", path)), recipe) if isinstance(c, FrameChunk)]
+    np.testing.assert_allclose(chunks[-1].frames[0].mean(axis=(0, 1)), expected, atol=2)
+
+
+@pytest.mark.parametrize("with_pyav", [True, False])
+def test_av1_takes_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_pyav: bool) -> None:
+    path = encode(tmp_path / "a.mp4", "libsvtav1", 5, size=(64, 64))
+    recipe = FrameRecipe(parse_sampling("all"), "squash", 64, 0.8)
+    if not with_pyav:
+        monkeypatch.setitem(sys.modules, "av", None)
+        with pytest.raises(VideoError, match=r"OpenCV lacks .*embed-then-sequence\[av\]"):
+            list(read_clip(ClipJob(Clip("a", path)), recipe))
+        return
+    chunks = [c for c in read_clip(ClipJob(Clip("a", path)), recipe) if isinstance(c, FrameChunk)]
+    found = np.concatenate([chunk.frames for chunk in chunks])
+    assert found.shape == (5, 64, 64, 3)
+    original = np.stack(pictures(5))
+    assert np.corrcoef(found.ravel(), original.ravel())[0, 1] > 0.8
+
+
+def test_damage_in_an_interlaced_video_is_judged_as_in_others(tmp_path: Path) -> None:
+    path = encode(
+        tmp_path / "a.mp4", "libx264", 60, gop=10, options={"x264-params": "interlaced=1"}
+    )
+    content = bytearray(path.read_bytes())
+    middle = content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 3
+    content[middle : middle + 3000] = bytes(3000)
+    path.write_bytes(content)
+    recipe = FrameRecipe(parse_sampling("all"), "squash", 32, 0.8)
+    accepting = dataclasses.replace(recipe, min_coverage=0)
+    assert isinstance(list(read_clip(ClipJob(Clip("a", path)), accepting))[-1], ClipDone)
 
 
 INTERLACED = {

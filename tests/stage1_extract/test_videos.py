@@ -259,5 +259,5 @@ def test_interlaced_video_without_pyav_is_refused_with_a_remedy(
     recipe = FrameRecipe(parse_sampling("all"), "squash", 8, 0.8)
     assert isinstance(list(read_clip(ClipJob(Clip("a", path)), recipe))[-1], ClipDone)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(VideoError, match=r"is interlaced.*embed-then-sequence\[interlaced\]"):
+    with pytest.raises(VideoError, match=r"is interlaced.*embed-then-sequence\[av\]"):
         list(read_clip(ClipJob(Clip("a", path)), recipe))
