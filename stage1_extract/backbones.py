@@ -276,7 +276,9 @@ def _has_gpu() -> bool:
 def _explained(backbone: str, weights: str) -> Iterator[None]:
     """Turn Keras' errors about weights into ones that say what to do."""
     if weights not in ("imagenet", "random") and not Path(weights).is_file():
-        raise WeightsError(f"no weights file at {weights}; expected imagenet, random or a file")
+        raise WeightsError(
+            f"no weights file at {Path(weights).absolute()}; expected imagenet, random or a file"
+        )
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_STALL_SECONDS)
     try:

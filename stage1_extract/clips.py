@@ -32,6 +32,7 @@ _NO_FRAME = (
     "opens as a video, but no frame can be decoded: it is damaged, or of a codec that OpenCV lacks "
     "(such as AV1, which pip install 'embed-then-sequence[av]' adds)"
 )
+_END_SLACK_SECONDS = 1.0
 _ACCEPT = "repair it, or accept such files with --min-coverage 0"
 
 
@@ -150,7 +151,7 @@ def _read_stack(
 
         yield from _chunks(frames, index.times, job, recipe)
     source_hash = _hash(clip.path, state, beat)
-    return ClipDone(_facts(clip, index, state, source_hash, size))
+    return ClipDone(_facts(clip, index, state, source_hash, size), _end_notes(clip, index))
 
 
 def _read_video(
@@ -203,7 +204,7 @@ def _read_video(
         _check_coverage(clip, recipe, index=index, actual=actual)
         if _same_choice(wanted, _choose(clip, recipe, actual), index, actual):
             facts = _facts(clip, actual, state, source_hash, frames.size)
-            return ClipDone(facts, notes, sought=seeks)
+            return ClipDone(facts, (*notes, *_end_notes(clip, actual)), sought=seeks)
         yield Restart()
         index = actual
     raise VideoError(f"{clip.path} yields another number of frames each time it is decoded")
@@ -312,6 +313,14 @@ def covered_part(index: FrameIndex) -> float:
         return by_frames
     by_time = (index.times[-1] + 1 / index.fps) * index.fps / index.stated_frames
     return float(max(by_frames, by_time))
+
+
+def _end_notes(clip: Clip, index: FrameIndex) -> tuple[str, ...]:
+    """Return a remark on a clip whose end lies behind its source's, which may be a slip."""
+    last = float(index.times[-1])
+    if clip.end_seconds is None or clip.end_seconds <= last + _END_SLACK_SECONDS:
+        return ()
+    return (f"end_seconds is {clip.end_seconds:g}, but its last frame is shown at {last:.3f} s",)
 
 
 def _same_choice(

@@ -147,6 +147,8 @@ def _flags_of_file(kind: type[Any], path: Path) -> list[str]:
     """Turn a TOML file's keys into flags, which tyro then checks like typed ones."""
     try:
         values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no settings file at {path.absolute()}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
     names = list(_setting_names(kind))

@@ -80,8 +80,6 @@ def compact_store(path: Path, *, shard_bytes: int = SHARD_BYTES) -> CompactResul
     """
     if shard_bytes < 1:
         raise ValueError(f"shard_bytes is {shard_bytes}; expected 1 or more")
-    if path.is_dir() and not store.shard_paths(path):
-        return CompactResult(0, 0, 0, 0)
     opened = EmbeddingStore(path)
     num_before = opened.num_shards
     num_after, num_removed = num_before, 0

@@ -152,6 +152,6 @@ def _check_devices(devices: str, engine: str) -> None:
     names = devices.split(",")
     gpus = [name for name in names if name != "cpu"]
     if not all(name.isdecimal() for name in gpus) or len(set(gpus)) < len(gpus):
-        raise ValueError(f"devices is {devices!r}; expected numbers of GPUs, each once, e.g. 0,1")
+        raise ValueError(f"devices is {devices!r}; expected GPUs, each once, e.g. 0,1, or cpu")
     if gpus and engine == "openvino":
         raise ValueError(f"devices is {devices!r}; the engine openvino computes on the CPU alone")

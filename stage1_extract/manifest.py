@@ -217,8 +217,8 @@ def _time_problems(seconds: dict[str, "pd.Series[float]"], i: int) -> Iterator[s
     start, end = (float(seconds[name].iloc[i]) for name in ("start_seconds", "end_seconds"))
     for name, value in (("start_seconds", start), ("end_seconds", end)):
         if value < 0 or value == np.inf:
-            yield f"{name} is not a time in seconds from 0"
-    if start >= end:
+            yield f"{name} is no time in seconds from 0, such as 12.5"
+    if start >= end and start < np.inf:
         yield f"start_seconds {start:g} is not before end_seconds {end:g}"
 
 

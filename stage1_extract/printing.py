@@ -23,7 +23,7 @@ def run_text(summary: "ExtractSummary", store: object) -> str:
         f"{summary.seconds:.1f} s ({speed:.0f} frames/s)"
     ]
     if summary.num_sought:
-        lines.append(f"The frames of {summary.num_sought} were sought, not met from the start on.")
+        lines.append(f"{summary.num_sought} were read by seeking, not decoded from the start on.")
     if summary.num_not_tried:
         lines.append(f"Stopped at the first failure: {summary.num_not_tried} clips were not tried.")
     lines += _some("to look at", summary.notes)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DARK_PART = 8
+_WHITE = 255
 """Frames that stay under one eighth of their range are taken for narrower values in wide words."""
 _NUM_PROBES = 5
 
@@ -57,7 +58,7 @@ def to_uint8(frame: NDArray[Any], value_range: ValueRange) -> NDArray[np.uint8]:
 
     Args:
         frame: Any shape; bool, integer or floating-point.
-        value_range: The rule.
+        value_range: The rule; 8-bit frames follow bounds from 0 to 255 alone.
 
     Returns:
         The frame's shape, uint8; the frame itself where there is nothing to do.
@@ -68,10 +69,12 @@ def to_uint8(frame: NDArray[Any], value_range: ValueRange) -> NDArray[np.uint8]:
     """
     if frame.dtype.kind == "f" and not np.isfinite(frame).all():
         raise ScalingError("has values that are NaN or infinite; replace them in the source")
-    if value_range.bounds is not None:
-        return _mapped(frame, *value_range.bounds)
-    if frame.dtype == np.uint8:
+    bounds = value_range.bounds
+    # A range beyond 255 is meant for the other sources of the manifest.
+    if frame.dtype == np.uint8 and (bounds is None or bounds[1] > _WHITE):
         return frame
+    if bounds is not None:
+        return _mapped(frame, *bounds)
     if _is_uint16(frame):
         return _mapped(frame, 0, 65535)
     lowest, highest = float(frame.min()), float(frame.max())
@@ -138,4 +141,4 @@ def _is_uint16(frame: NDArray[Any]) -> bool:
 
 def _mapped(frame: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     clipped = np.clip(frame.astype(np.float64), low, high)
-    return np.rint((clipped - low) / (high - low) * 255).astype(np.uint8)
+    return np.rint((clipped - low) / (high - low) * _WHITE).astype(np.uint8)

@@ -1,5 +1,6 @@
 """Clips: the frames that plain decoding of the whole file yields at the places that were asked."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from stage1_extract.clips import (
 )
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.sources import Clip, FrameIndex, VideoError
+from stage1_extract.stacks import StackOptions
 from stage1_extract.store import SourceFacts
 from tests.conftest import VideoFactory, numbers_shown
 
@@ -228,3 +230,18 @@ def test_all_lung_clips_are_read_as_plain_decoding_does(shared_data: Path) -> No
         expected = np.stack([frames[k] for k in chunk.source_index])
         # Frames smaller than the square on one side are resized in another way.
         assert np.abs(chunk.frames.astype(int) - expected).mean() < 1, path
+
+
+@pytest.mark.parametrize(("end", "expected"), [(None, 0), (2.0, 0), (3.2, 0), (9.0, 1)])
+def test_an_end_far_behind_the_sources_is_remarked_on(
+    make_video: VideoFactory, tmp_path: Path, end: float | None, expected: int
+) -> None:
+    video = make_video("v.mp4", 24)  # 2.4 s, the last frame at 2.3 s
+    np.save(tmp_path / "a.npy", np.zeros((24, 8, 8), np.uint8))
+    ten_a_second = dataclasses.replace(recipe(), stack_options=StackOptions(assumed_fps=10.0))
+    for path in (video, tmp_path / "a.npy"):
+        *_, done = read_clip(ClipJob(Clip("v", path, 0.5, end)), ten_a_second)
+        assert isinstance(done, ClipDone)
+        assert len(done.notes) == expected
+        if expected:
+            assert done.notes[0] == ("end_seconds is 9, but its last frame is shown at 2.300 s")

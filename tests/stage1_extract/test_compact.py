@@ -75,10 +75,12 @@ def test_without_anything_to_do_no_file_is_touched(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_folder_without_shards_and_single_shards_are_left_alone(
+def test_what_is_no_store_is_refused_and_a_single_shard_left_alone(
     tmp_path: Path, folder: Path
 ) -> None:
-    assert compact_store(tmp_path) == CompactResult(0, 0, 0, 0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match="empty holds no shards"):
+        compact_store(tmp_path / "empty")
     assert compact_store(folder / "0.h5").num_shards_after == 1
     with pytest.raises(FileNotFoundError, match="no store"):
         compact_store(tmp_path / "nothing")
