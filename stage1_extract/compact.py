@@ -95,7 +95,8 @@ def compact_store(path: Path, *, shard_bytes: int = SHARD_BYTES) -> CompactResul
 def write_parts(folder: Path, parts: Sequence[Part]) -> None:
     """Copy sequences of one or several shards of equal settings into a new shard, in this order.
 
-    It has the first shard's provenance, and says of how many shards it was made, and of when.
+    It has the first shard's provenance and all their versions of software, and says of how many
+    shards it was made, and of when.
 
     Raises:
         StoreError: A sequence is not what its checksum says; nothing is written.
@@ -104,7 +105,11 @@ def write_parts(folder: Path, parts: Sequence[Part]) -> None:
     records = [part.records() for part in parts]
     store.write_shard(
         store.new_shard_path(folder),
-        dataclasses.replace(first.provenance, execution=_execution(parts)),
+        dataclasses.replace(
+            first.provenance,
+            software=store.merge_software(part.provenance.software for part in parts),
+            execution=_execution(parts),
+        ),
         [record for part in records for record in part],
         embedding_blocks=_checked_blocks(parts, records),
         embedding_dtype=first.opened.dtype.name,

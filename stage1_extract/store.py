@@ -94,6 +94,15 @@ class Provenance:
         return fingerprint(self.settings)
 
 
+def merge_software(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return each name's versions in the order of the parts: `{"keras": "3.14.0, 3.15.1"}`."""
+    versions: dict[str, dict[str, None]] = {}
+    for part in parts:
+        for name, version in part.items():
+            versions.setdefault(name, {}).update(dict.fromkeys(version.split(", ")))
+    return {name: ", ".join(found) for name, found in versions.items()}
+
+
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """Return the hash of all that changes an embedding: sha256 of its canonical JSON, 32 digits."""
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -424,8 +433,8 @@ class EmbeddingStore:
 
     @property
     def software(self) -> dict[str, str]:
-        """Versions that wrote the first shard."""
-        return dict(self.shards[0].provenance.software)
+        """Versions that wrote the shards, as `merge_software` tells of several."""
+        return merge_software(shard.provenance.software for shard in self.shards)
 
     @property
     def execution(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from stage1_extract.store import (
     describe_difference,
     fingerprint,
     merge_settings,
+    merge_software,
     remove_stale_partials,
     shard_paths,
     write_shard,
@@ -282,6 +283,13 @@ def test_store_mixes_shards_with_and_without_views(
     )
     with pytest.raises(StoreError, match=rf"y\.h5 and {other} were made with different.*views"):
         EmbeddingStore(tmp_path / "s")
+
+
+def test_software_of_all_shards_is_told_once() -> None:
+    parts = [{"keras": "3.14", "cv2": "5"}, {"keras": "3.15", "av": "18"}, {"keras": "3.14, 3.16"}]
+    expected = {"keras": "3.14, 3.15, 3.16", "cv2": "5", "av": "18"}
+    assert merge_software(parts) == expected
+    assert merge_software([merge_software(parts[:2]), *parts[2:]]) == expected
 
 
 def test_fingerprint_ignores_order_alone() -> None:
