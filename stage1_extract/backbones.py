@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract.engines import Engine, KerasEngine, Pending
-from stage1_extract.keras_setup import load_keras
+from stage1_extract.keras_setup import load_keras, num_gpus
 from stage1_extract.openvino_engine import OpenVinoEngine, check_openvino
 from stage1_extract.precision import PRECISIONS
 
@@ -137,8 +137,8 @@ class Embedder:
         self.input_size = input_size or BACKBONES[backbone].input_size
         self.batch_size = batch_size
         self.precision = precision
-        _check_choice("engine", engine, ENGINES)
-        _check_choice("precision", precision, PRECISIONS)
+        check_choice("engine", engine, ENGINES)
+        check_choice("precision", precision, PRECISIONS)
         keras = load_keras(backend)
         if engine == "openvino":
             check_openvino(precision)
@@ -202,7 +202,12 @@ def check_alpha(backbone: str, alpha: float | None) -> None:
         raise ValueError(f"{backbone} has no alpha ({alpha} was given); MobileNets alone have one")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ValueError: So it is; the choices are named.
+    """
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
@@ -263,13 +268,8 @@ def _with_preprocessing(keras: Any, network: Any, module: str) -> Any:
     pixels = preprocess(keras.ops.cast(frames, "float32"))
     model = keras.Model(frames, network(pixels, training=False))
     # XLA makes convolutions several times slower on TensorFlow's CPU device; JAX always uses it.
-    model.jit_compile = keras.backend.backend() == "tensorflow" and _has_gpu()
+    model.jit_compile = keras.backend.backend() == "tensorflow" and num_gpus() > 0
     return model
-
-
-def _has_gpu() -> bool:
-    devices = load_keras().distribution.list_devices("gpu")
-    return bool(devices)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from stage1_extract.content import SourceState, hash_source, source_state
 from stage1_extract.fitting import fit_frame
 from stage1_extract.passes import VideoPass
-from stage1_extract.pyav import has_pyav
 from stage1_extract.sampling import Sampling, choose_frames
 from stage1_extract.seeking import SeekError, worth_seeking
 from stage1_extract.sources import Beat, Clip, FrameIndex, VideoError, check_file
@@ -192,9 +191,6 @@ def _read_video(
                 raise
             may_seek, with_pyav = False, True
             yield Restart()
-            continue
-        if not (frames.found_any or with_pyav) and has_pyav():
-            may_seek, with_pyav = False, True
             continue
         if frames.wrong_frames:
             to_the_end = True  # which frames there are shows only there

@@ -5,7 +5,7 @@ import difflib
 import math
 from typing import Literal
 
-from stage1_extract.backbones import BACKBONES, ENGINES, POOLINGS, check_alpha
+from stage1_extract.backbones import BACKBONES, ENGINES, POOLINGS, check_alpha, check_choice
 from stage1_extract.fitting import FITS
 from stage1_extract.keras_setup import BACKENDS
 from stage1_extract.precision import MAX_PRECISION_ERROR, PRECISIONS
@@ -91,15 +91,15 @@ class ExtractSettings:
             )
         check_alpha(self.backbone, self.alpha)
         parse_sampling(self.sampling)
-        _check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("pooling", self.pooling, POOLINGS)
         parse_value_range(self.value_range)
-        _check_choice("fit", self.fit, FITS)
-        _check_choice("normalise", self.normalise, NORMALISATIONS)
-        _check_choice("engine", self.engine, ENGINES)
-        _check_choice("precision", self.precision, PRECISIONS)
-        _check_choice("dtype", self.dtype, EMBEDDING_DTYPES)
+        check_choice("fit", self.fit, FITS)
+        check_choice("normalise", self.normalise, NORMALISATIONS)
+        check_choice("engine", self.engine, ENGINES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("dtype", self.dtype, EMBEDDING_DTYPES)
         if self.backend is not None:
-            _check_choice("backend", self.backend, BACKENDS)
+            check_choice("backend", self.backend, BACKENDS)
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value not in (None, "auto") and value < 1:
@@ -141,11 +141,6 @@ class ExtractSettings:
             "engine": engine,
             "views": self.view_settings.identity() if self.views else None,
         }
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def _check_devices(devices: str, engine: str) -> None:

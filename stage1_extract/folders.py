@@ -58,7 +58,10 @@ def find_videos(root: Path, *, ignore: Collection[Path] = ()) -> FoundVideos:
 def natural_key(path: Path) -> list[tuple[list[str | int], str]]:
     """Return a key that sorts a2 before a10, folder by folder and whatever the case."""
     return [
-        ([int(t) if t.isascii() and t.isdigit() else t for t in _DIGITS.split(part.lower())], part)
+        (
+            [int(t) if t.isascii() and t.isdigit() else t for t in _DIGITS.split(part.casefold())],
+            part,
+        )
         for part in path.parts
     ]
 

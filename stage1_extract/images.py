@@ -1,7 +1,6 @@
 """Frames of folders of images and of multi-page TIFF files, read one at a time."""
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.folders import natural_key
 from stage1_extract.scaling import to_bgr
 from stage1_extract.sources import Beat, VideoError
 from stage1_extract.tiff import PageDirectories, imagej_sizes, read_directories
@@ -78,7 +78,7 @@ def image_paths(folder: Path, beat: Beat = lambda: None) -> list[Path]:
             paths.append(path)
     if not paths:
         raise VideoError(f"{folder} is a folder without images ({', '.join(IMAGE_SUFFIXES)})")
-    return sorted(paths, key=lambda path: (_natural(path.name), path.name))
+    return sorted(paths, key=lambda path: natural_key(Path(path.name)))
 
 
 @contextmanager
@@ -105,11 +105,6 @@ def open_tiff(path: Path) -> Iterator[TiffFrames]:
     pages = read_directories(path)
     _check_imagej(path, pages)
     yield TiffFrames(len(pages.offsets), path, pages, _read_page(path, pages, 0).shape)
-
-
-def _natural(name: str) -> list[str | int]:
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if k % 2 else part for k, part in enumerate(parts)]
 
 
 def _read_image(path: Path) -> NDArray[Any]:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.pyav import has_pyav
 from stage1_extract.seeking import sought
 from stage1_extract.sources import Beat, FrameIndex
-from stage1_extract.videos import open_video
+from stage1_extract.videos import ConversionError, open_video
 
 
 class VideoPass:
@@ -50,7 +51,7 @@ class VideoPass:
 
         Raises:
             VideoError: The video cannot be opened.
-            ConversionError: A frame cannot be converted.
+            ConversionError: OpenCV cannot convert a frame; or it decodes none, and PyAV may.
             SeekError: Seeking was asked for and cannot be trusted.
         """
         with open_video(self._path, self._beat, with_pyav=self._with_pyav) as video:
@@ -60,11 +61,8 @@ class VideoPass:
                 yield from video.wanted(self._wanted, to_the_end=self._to_the_end)
             self._decoded_times = np.array(video.decoded_times)
             self.size = video.width, video.height
-
-    @property
-    def found_any(self) -> bool:
-        """Whether any frame was decoded."""
-        return len(self._decoded_times) > 0
+        if not (len(self._decoded_times) or self._with_pyav) and has_pyav():
+            raise ConversionError("OpenCV decodes no frame of the video")
 
     @property
     def wrong_frames(self) -> bool:

@@ -4,8 +4,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Self
+from contextlib import AbstractContextManager, contextmanager
+from typing import IO
 
 _MOST_CAUGHT = 4096
 
@@ -23,23 +23,18 @@ def nameless_file() -> IO[bytes]:
 @contextmanager
 def silenced_stderr() -> Iterator[None]:
     """Hold back what C libraries print on stderr; show it only if the block fails."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
     with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
         try:
-            yield
+            with _stderr_into(held):
+                yield
         except BaseException:
             held.seek(0)
-            os.write(terminal, held.read())
+            os.write(2, held.read())
             raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 class StderrTrap:
-    """Catches what C libraries print on stderr in its `with` blocks, of which there may be many.
+    """Catches what C libraries print on stderr.
 
     Its file has its room from the start, so that a disk which fills up later silences nobody.
 
@@ -51,17 +46,10 @@ class StderrTrap:
         self._caught = nameless_file()
         self._caught.write(bytes(_MOST_CAUGHT))
         self._caught.seek(0)
-        self._terminal = -1
 
-    def __enter__(self) -> Self:
-        sys.stderr.flush()
-        self._terminal = os.dup(2)
-        os.dup2(self._caught.fileno(), 2)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._terminal, 2)
-        os.close(self._terminal)
+    def catching(self) -> AbstractContextManager[None]:
+        """Return a block to catch in; there may be many."""
+        return _stderr_into(self._caught)
 
     def take(self) -> str:
         """Return what was caught since the last call."""
@@ -77,3 +65,15 @@ class StderrTrap:
     def close(self) -> None:
         """Give the file back."""
         self._caught.close()
+
+
+@contextmanager
+def _stderr_into(file: IO[bytes]) -> Iterator[None]:
+    sys.stderr.flush()
+    before = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)

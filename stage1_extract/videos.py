@@ -100,7 +100,7 @@ def _is_keyframe(capture: Any, *, is_h264: bool) -> bool:
 
 
 class ConversionError(VideoError):
-    """FFmpeg decoded a frame that OpenCV cannot make a picture of."""
+    """OpenCV cannot make a picture of what FFmpeg finds in the file."""
 
 
 class VideoFrames:
@@ -150,7 +150,7 @@ class VideoFrames:
             ConversionError: OpenCV cannot. It says so to nobody, and returns memory that was never
                 written; FFmpeg's complaint on stderr gives it away.
         """
-        with self._trap:
+        with self._trap.catching():
             done, frame = self._capture.retrieve()
         complaint = _COMPLAINT.search(self._trap.take())
         if not done or complaint:

@@ -10,7 +10,7 @@ from stage1_extract.quiet import StderrTrap, silenced_stderr
 def test_what_is_printed_in_the_block_is_caught_once(capfd: pytest.CaptureFixture[str]) -> None:
     trap = StderrTrap()
     for text in ("one", "", "two\nthree"):
-        with trap:
+        with trap.catching():
             os.write(2, text.encode())
         os.write(2, b".")
         assert trap.take() == text
@@ -22,7 +22,7 @@ def test_what_is_printed_in_the_block_is_caught_once(capfd: pytest.CaptureFixtur
 def test_what_several_blocks_caught_comes_together() -> None:
     trap = StderrTrap()
     for text in (b"one ", b"two"):
-        with trap:
+        with trap.catching():
             os.write(2, text)
     assert trap.take() == "one two"
     trap.close()
@@ -31,7 +31,7 @@ def test_what_several_blocks_caught_comes_together() -> None:
 def test_of_much_the_beginning_is_kept_and_the_room_stays() -> None:
     trap = StderrTrap()
     for _ in range(2):
-        with trap:
+        with trap.catching():
             for _ in range(100):
                 os.write(2, b"x" * 1000)
         assert set(trap.take()) == {"x"}
