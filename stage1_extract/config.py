@@ -38,7 +38,8 @@ class ExtractSettings:
     sampling: str = "uniform:32"
     """Which frames: uniform:N (spread evenly), fps:F, stride:K, or all."""
     value_range: str = "dtype"
-    """Pixel values of arrays, images and DICOM that become black and white: LOW:HIGH, or dtype."""
+    """Pixel values of arrays, images and DICOM that become black and white: LOW:HIGH, or dtype;
+    8-bit sources take a LOW:HIGH within 0 to 255 alone."""
     assumed_fps: float | None = None
     """Frames per second of sources that state none (arrays, image folders, TIFF)."""
     normalise: str = "none"

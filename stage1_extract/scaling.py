@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_DARK_PART = 8
 _WHITE = 255
+_DARK_PART = 8
 """Frames that stay under one eighth of their range are taken for narrower values in wide words."""
 _NUM_PROBES = 5
 
@@ -33,7 +33,8 @@ def parse_value_range(text: str) -> ValueRange:
     """Parse `dtype` or `LOW:HIGH`.
 
     `dtype`: uint8 stays as it is, uint16 has 0..65535, bool 0..1, floating-point numbers 0..1.
-    `LOW:HIGH`: LOW and less become 0, HIGH and more become 255, for numbers of any type.
+    `LOW:HIGH`: LOW and less become 0, HIGH and more become 255; uint8 stays as it is unless both
+    are from 0 to 255.
 
     Raises:
         ValueError: Another text, or LOW is not below HIGH.
@@ -70,8 +71,8 @@ def to_uint8(frame: NDArray[Any], value_range: ValueRange) -> NDArray[np.uint8]:
     if frame.dtype.kind == "f" and not np.isfinite(frame).all():
         raise ScalingError("has values that are NaN or infinite; replace them in the source")
     bounds = value_range.bounds
-    # A range beyond 255 is meant for the other sources of the manifest.
-    if frame.dtype == np.uint8 and (bounds is None or bounds[1] > _WHITE):
+    # Another range than of 8 bits is meant for the other sources of the manifest.
+    if frame.dtype == np.uint8 and (bounds is None or bounds[0] < 0 or bounds[1] > _WHITE):
         return frame
     if bounds is not None:
         return _mapped(frame, *bounds)

@@ -73,6 +73,7 @@ def test_other_texts_are_refused_with_examples(text: str) -> None:
         (np.array([0, 100, 200], np.uint8), (100, 200), [0, 0, 255]),
         (np.array([0, 100, 255], np.uint8), (0, 255), [0, 100, 255]),
         (np.array([0, 100, 255], np.uint8), (0, 4095), [0, 100, 255]),
+        (np.array([0, 100, 255], np.uint8), (-1, 1), [0, 100, 255]),
         (np.array([-(2**62), 0, 2**62], np.int64), (-(2**62), 2**62), [0, 128, 255]),
     ],
 )
