@@ -134,13 +134,9 @@ def _array_frames(file: IO[bytes], name: str, size_bytes: int) -> ArrayFrames:
 
 def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     with _damage_named(name):
-        is_first_version = np.lib.format.read_magic(file) == (1, 0)
-        header: tuple[tuple[int, ...], bool, np.dtype[Any]] = (
-            np.lib.format.read_array_header_1_0(file)
-            if is_first_version
-            else np.lib.format.read_array_header_2_0(file)
-        )
-        return header
+        if np.lib.format.read_magic(file) == (1, 0):
+            return np.lib.format.read_array_header_1_0(file)
+        return np.lib.format.read_array_header_2_0(file)
 
 
 def _load(file: IO[bytes], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
