@@ -100,4 +100,4 @@ def at_rate(times: NDArray[np.float64], fps: float) -> NDArray[np.int64]:
     num_moments = int(np.floor((times[-1] - times[0] + _SLACK_SECONDS) * fps)) + 1
     moments = times[0] + np.arange(num_moments) / fps
     shown = np.searchsorted(times, moments + _SLACK_SECONDS, side="right") - 1
-    return np.asarray(np.unique(shown), np.int64)
+    return np.unique(shown).astype(np.int64)

@@ -131,7 +131,7 @@ def bin_edges(values: NDArray[np.floating[Any]], num_bins: int) -> NDArray[np.fl
             f"{values[bad[0]]}: leave clips without a target out"
         )
     low, high = float(values.min()), float(values.max())
-    return np.linspace(low, high, num_bins + 1 if low < high else 2, dtype=np.float64)
+    return np.linspace(low, high, num_bins + 1 if low < high else 2)
 
 
 def bin_numbers(values: NDArray[np.floating[Any]], num_bins: int) -> Indices:

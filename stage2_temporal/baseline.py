@@ -42,7 +42,7 @@ def mean_pool_predictions(
     Returns:
         (N,) probability of class 1 or value, or (N, C) probabilities.
     """
-    best_loss, best = np.inf, features[:0]
+    best_loss, best = np.inf, np.empty(0)
     for penalty in _PENALTIES:
         predictions = _fit_predict(features, target, task, train, penalty)
         loss = _loss(task, target[validation], predictions[validation])

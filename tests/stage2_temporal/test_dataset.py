@@ -83,9 +83,7 @@ def test_dtype_of_the_store_is_kept(tmp_path: Path, dtype: str) -> None:
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 9))
 def test_padding_keeps_every_value(lengths: list[int], more: int) -> None:
-    sequences: list[NDArray[np.float16]] = [
-        np.full((n, 2), i + 1, np.float16) for i, n in enumerate(lengths)
-    ]
+    sequences = [np.full((n, 2), i + 1, np.float16) for i, n in enumerate(lengths)]
     padded = pad_sequences(sequences, max(lengths) + more)
     np.testing.assert_array_equal(
         padded["embedding"].sum(axis=(1, 2)), [2 * n * (i + 1) for i, n in enumerate(lengths)]

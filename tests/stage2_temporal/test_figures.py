@@ -112,7 +112,7 @@ def test_curve_figure_marks_the_chosen_epoch_and_bears_gaps() -> None:
 
 
 def test_scatter_of_many_points_is_rasterised() -> None:
-    few, many = (np.linspace(0, 1, n, dtype=np.float64) for n in (20, 20_000))
+    few, many = (np.linspace(0, 1, n) for n in (20, 20_000))
     assert "data:image/png" not in svg_of(figures.scatter_figure(few, few, limits=(0, 1)))
     large = svg_of(figures.scatter_figure(many, many, limits=(0, 1)))
     assert "data:image/png" in large
