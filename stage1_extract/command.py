@@ -9,7 +9,7 @@ import os
 import select
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
@@ -121,7 +121,8 @@ def parse_arguments(kind: type[Command], argv: Sequence[str], *, program: str) -
         ValueError: The TOML file is wrong or has an unknown key.
     """
     flags, config = _take_config(list(argv))
-    from_file = _flags_of_file(kind, config) if config else []
+    typed = {word.partition("=")[0].replace("_", "-") for word in flags}
+    from_file = _flags_of_file(kind, config, typed) if config else []
     return tyro.cli(
         kind,
         args=[*from_file, *flags],
@@ -143,44 +144,63 @@ def _take_config(argv: list[str]) -> tuple[list[str], Path | None]:
     return argv, None
 
 
-def _flags_of_file(kind: type[Any], path: Path) -> list[str]:
-    """Turn a TOML file's keys into flags, which tyro then checks like typed ones."""
+def _flags_of_file(kind: type[Any], path: Path, typed: Collection[str]) -> list[str]:
+    """Turn a TOML file's keys into flags, which tyro then checks like typed ones.
+
+    What may be repeated is left out if it is typed too: tyro would take both.
+    """
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"there is no settings file at {path.absolute()}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
-    names = list(_setting_names(kind))
+    names = _setting_names(kind)
     flags = []
     for key, value in values.items():
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
             raise ValueError(f"{path}: unknown setting {key!r}{hint}")
-        flags += _flag(path, key, value)
+        found = _flag(path, key, value, is_repeatable=names[key])
+        flags += [] if names[key] and _name_of_flag(key) in typed else found
     return flags
 
 
-def _flag(path: Path, key: str, value: object) -> list[str]:
-    flag = "--" + key.replace("_", "-")
+def _name_of_flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _flag(path: Path, key: str, value: object, *, is_repeatable: bool) -> list[str]:
+    flag = _name_of_flag(key)
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
     if isinstance(value, str | int | float):
         return [flag, str(value)]
-    raise ValueError(
-        f"{path}: {key} is a {type(value).__name__}; expected a text, number or truth value"
-    )
+    if is_repeatable and isinstance(value, list) and all(map(_is_text_or_number, value)):
+        return [f"{flag}={one}" for one in value]
+    expected = "text, number or truth value"
+    if is_repeatable:
+        expected = "text or number, or a list of such"
+    raise ValueError(f"{path}: {key} is a {type(value).__name__}; expected a {expected}")
 
 
-def _setting_names(kind: type[Any]) -> "list[str]":
-    """Return the names of all flags: fields of the dataclass and of those nested in it."""
-    names: list[str] = []
+def _is_text_or_number(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _setting_names(kind: type[Any]) -> dict[str, bool]:
+    """Return the names of all flags, and whether they may be given repeatedly.
+
+    They are the fields of the dataclass and of those nested in it.
+    """
+    names: dict[str, bool] = {}
     for field in dataclasses.fields(kind):
+        marks = getattr(field.type, "__metadata__", ())
         if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-            names += _setting_names(field.type)
-        elif tyro.conf.Positional not in getattr(field.type, "__metadata__", ()):
-            names.append(field.name)
+            names |= _setting_names(field.type)
+        elif tyro.conf.Positional not in marks:
+            names[field.name] = tyro.conf.UseAppendAction in marks
     return names
 
 

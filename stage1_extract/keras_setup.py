@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +36,8 @@ def load_keras(backend: str | None = None) -> ModuleType:
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = wanted
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        # TensorFlow warns of every new shape; sequences come in several, and models one a fold.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         with silenced_stderr():
             _import_backend(wanted)
     keras = importlib.import_module("keras")

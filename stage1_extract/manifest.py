@@ -44,9 +44,8 @@ class Manifest:
             ManifestError: There is no such column; the message lists those there are.
         """
         if name not in self.table.columns:
-            raise ManifestError(
-                f"{self.path} has no column {name!r}; its columns are {list(self.table.columns)}"
-            )
+            others = [column for column in self.table.columns if column not in _RESERVED]
+            raise ManifestError(f"{self.path} has no column {name!r}; it has {others}")
         return self.table[name]
 
 

@@ -33,6 +33,7 @@ _PAGE_BYTES = 4096
 _STALE_SECONDS = 3600
 _BLOCK_BYTES = 4 * 2**20
 _OPENING_ATTEMPTS = 10
+_MAX_OPEN_FILES = 256
 _ID_COLUMNS = {"video_id": "S", "view": "u", "start": "i", "length": "i"}
 """Columns that opening reads, and numpy's kind of each."""
 
@@ -336,6 +337,26 @@ class Shard:
         return _decode(self.path, values) if values.dtype.kind == "S" else values
 
 
+class _OpenFile:
+    """A file that is open for reading as long as somebody holds this."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def read_into(self, buffer: memoryview, offset: int) -> bool:
+        """Fill a buffer of bytes from an offset on; False where the file ends before."""
+        while buffer:  # Linux reads 2 GiB at most in one go
+            count = os.preadv(self.descriptor, [buffer], offset)
+            if not count:
+                return False
+            buffer, offset = buffer[count:], offset + count
+        return True
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
 class EmbeddingStore:
     """A store opened for reading: sequences sorted by (video_id, view), whatever the shards.
 
@@ -369,6 +390,7 @@ class EmbeddingStore:
         self.shards = _open_shards(self.path)
         self.settings = _common_settings(self.shards)
         self._maps: dict[int, NDArray[Any]] = {}
+        self._files: dict[int, _OpenFile] = {}
         self._index_sequences()
 
     def _index_sequences(self) -> None:
@@ -454,6 +476,33 @@ class EmbeddingStore:
                 mapped = self._maps.setdefault(number, self.shards[number].map())
         start = int(self._start[i])
         return mapped[start : start + int(self.lengths[i])]
+
+    def read_into(self, i: int, out: NDArray[Any]) -> None:
+        """Read sequence i into an array (T, D) of the store's dtype, C-contiguous.
+
+        For training: nothing is mapped, so memory does not grow with what was read.
+
+        Raises:
+            ValueError: `out` has another shape or dtype, or is not contiguous.
+            StoreError: The file became shorter, or was removed, since the store was opened.
+        """
+        self._check_position(i)
+        number = int(self.shard_number[i])
+        shard = self.shards[number]
+        shape = (int(self.lengths[i]), shard.shape[1])
+        if out.shape != shape or out.dtype != shard.dtype or not out.flags.c_contiguous:
+            raise ValueError(
+                f"out is {out.shape} {out.dtype}; expected {shape} {shard.dtype}, C-contiguous"
+            )
+        offset = shard.offset_bytes + int(self._start[i]) * shard.row_bytes
+        file = self._files.get(number)
+        if file is None:
+            with self._shard_must_be_there():
+                file = _OpenFile(shard.path)
+            if len(self._files) < _MAX_OPEN_FILES:
+                file = self._files.setdefault(number, file)
+        if not file.read_into(out.reshape(-1).view(np.uint8).data, offset):
+            raise _damaged(shard.path, f"it ends within {self.video_ids[i]}")
 
     def find(self, video_id: str, view: int = 0) -> int:
         """Return the position of a sequence.
@@ -558,7 +607,7 @@ class EmbeddingStore:
             raise IndexError(f"sequence {i} of {self.num_sequences} in {self.path}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
+        return {**self.__dict__, "_maps": {}, "_files": {}}
 
     def __repr__(self) -> str:
         return (

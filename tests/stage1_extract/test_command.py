@@ -3,9 +3,12 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import tyro
 
 from stage1_extract import cli
 from stage1_extract.command import CommandEntry, parse_arguments, run_command
@@ -69,6 +72,96 @@ def test_file_values_keep_their_meaning(tmp_path: Path) -> None:
         sampling="fps:2.5",
         input_size=96,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    """Nested settings."""
+
+    weight: tyro.conf.UseAppendAction[Sequence[float]] = ()
+    """Numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """Settings of which some may be given again."""
+
+    place: Annotated[str, tyro.conf.Positional]
+    """Anything."""
+    target: tyro.conf.UseAppendAction[Sequence[str]] = ()
+    """Texts."""
+    loss_weight: tyro.conf.UseAppendAction[Sequence[float]] = ()
+    """Numbers."""
+    size: int = 1
+    """One number."""
+    inner: Inner = dataclasses.field(default_factory=Inner)
+
+
+def repeated(tmp_path: Path, toml: str, *words: str) -> Repeated:
+    (tmp_path / "c.toml").write_text(toml, "utf-8")
+    argv = ["--config", str(tmp_path / "c.toml"), *(words or ("place",))]
+    return parse_arguments(Repeated, argv, program="prog")
+
+
+@pytest.mark.parametrize(
+    ("toml", "words", "expected"),
+    [
+        ('target = ["a", "b"]', (), ["a", "b"]),
+        ('target = "a"', (), ["a"]),
+        ("target = [1, 2.5]", (), ["1", "2.5"]),
+        ('target = ["-x", "--size", "a b", "ü=,+", ""]', (), ["-x", "--size", "a b", "ü=,+", ""]),
+        ("", ("place", "--target", "c"), ["c"]),
+        ('target = ["a", "b"]', ("place", "--target", "c"), ["c"]),
+        ('target = ["a", "b"]', ("place", "--target=c", "--target=d"), ["c", "d"]),
+        ('target = "a"', ("place", "--target", "c"), ["c"]),
+        ('target = ["a", "b"]', ("--target", "c", "place"), ["c"]),
+        ('target = ["a"]', ("place", "--size", "3"), ["a"]),
+        ('target = ["a"]', ("xxtarget",), ["a"]),  # no flag, though its end is one's name
+    ],
+)
+def test_lists_follow_the_same_order(
+    tmp_path: Path, toml: str, words: tuple[str, ...], expected: list[str]
+) -> None:
+    assert list(repeated(tmp_path, toml, *words).target) == expected
+
+
+def test_lists_of_numbers_and_nested_ones_are_read(tmp_path: Path) -> None:
+    toml = "loss_weight = [1, -2.5, 1e-3]\nweight = [4]"
+    assert list(repeated(tmp_path, toml).loss_weight) == [1, -2.5, 1e-3]
+    assert list(repeated(tmp_path, toml).inner.weight) == [4]
+    for flag in ("--loss-weight", "--loss_weight"):
+        found = repeated(tmp_path, toml, "place", flag, "7")
+        assert list(found.loss_weight) == [7]
+        assert list(found.inner.weight) == [4]
+
+
+def test_an_empty_list_is_nothing(tmp_path: Path) -> None:
+    found = repeated(tmp_path, "target = []\nweight = []")
+    assert [*found.target, *found.inner.weight] == []
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("size = [4, 8]", r"c\.toml: size is a list; expected a text, number or truth value"),
+        ("size = []", "size is a list"),
+        ("target = [[1]]", "target is a list; expected a text or number, or a list of such"),
+        ("target = [true]", "target is a list; expected a text or number, or a list of such"),
+        ("target = {a = 1}", "target is a dict; expected a text or number, or a list of such"),
+    ],
+)
+def test_lists_where_none_belong_are_refused(tmp_path: Path, toml: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        repeated(tmp_path, toml)
+
+
+def test_wrong_values_in_a_list_are_told_like_typed_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        repeated(tmp_path, 'loss_weight = [1, "much"]')
+    assert stopped.value.code == 2
+    assert "much" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The file format: what is read is what was written, and nothing damaged passes for whole."""
 
+import gc
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,133 @@ def test_blocks_are_what_read_returns(tmp_path: Path, make_shard: ShardFactory) 
     pieces = list(store.frame_blocks("source_index", [1, 0]))
     assert [i for i, _ in pieces] == [1, 0]
     np.testing.assert_array_equal(pieces[1][1], np.arange(900) * 3)
+
+
+# reading into an array of one's own
+
+
+def read_into(store: EmbeddingStore, i: int) -> NDArray[Any]:
+    out = np.full((int(store.lengths[i]), store.embedding_dim), np.nan, store.dtype)
+    store.read_into(i, out)
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_is_read_into_an_array_is_what_was_written(
+    tmp_path: Path, make_shard: ShardFactory, dtype: str
+) -> None:
+    written = {(f"v{i}", 0): embedding(1 + i * 700, 33, seed=i, dtype=dtype) for i in range(5)}
+    make_shard(tmp_path / "a.h5", {key: written[key] for key in [("v3", 0), ("v0", 0), ("v4", 0)]})
+    make_shard(tmp_path / "b.h5", {key: written[key] for key in [("v2", 0), ("v1", 0)]})
+    store = EmbeddingStore(tmp_path)
+    for (video_id, _), expected in written.items():
+        np.testing.assert_array_equal(read_into(store, store.find(video_id)), expected)
+
+
+def test_reading_into_part_of_an_array_leaves_the_rest(shard: Path) -> None:
+    out = np.full((2, 6, 5), 7, np.float16)
+    EmbeddingStore(shard).read_into(2, out[1, :4])
+    np.testing.assert_array_equal(out[1, :4], embedding(4))
+    assert (out[0] == 7).all()
+    assert (out[1, 4:] == 7).all()
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((3, 5), np.float16),
+        np.zeros((4, 4), np.float16),
+        np.zeros(20, np.float16),
+        np.zeros((4, 5), np.float32),
+        np.zeros((4, 5), ">f2"),
+        np.zeros((8, 5), np.float16)[::2],
+        np.zeros((5, 4), np.float16).T,
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused_untouched(shard: Path, out: NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match=r"out is .*; expected \(4, 5\) float16, C-contiguous"):
+        EmbeddingStore(shard).read_into(2, out)
+    assert not out.any()
+
+
+@pytest.mark.parametrize("i", [-1, 3])
+def test_positions_outside_are_not_read(shard: Path, i: int) -> None:
+    with pytest.raises(IndexError, match=rf"sequence {i} of 3"):
+        EmbeddingStore(shard).read_into(i, np.zeros((4, 5), np.float16))
+
+
+def test_what_the_system_reads_in_pieces_is_put_together(
+    shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux reads 2 GiB at most in one go, network disks less."""
+
+    def read_a_little(descriptor: int, buffers: Any, offset: int) -> int:
+        content = os.pread(descriptor, 7, offset)
+        size = min(len(content), len(buffers[0]))
+        buffers[0][:size] = content[:size]
+        return size
+
+    monkeypatch.setattr("os.preadv", read_a_little)
+    np.testing.assert_array_equal(read_into(EmbeddingStore(shard), 2), embedding(4))
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("missing_bytes", [1, 39, 40])
+def test_a_file_cut_short_is_an_error_and_no_crash(
+    shard: Path, is_open: bool, missing_bytes: int
+) -> None:
+    """The file stores b, a with view 1, a."""
+    store = EmbeddingStore(shard)
+    if is_open:
+        read_into(store, 0)
+    with shard.open("r+b") as file:
+        file.truncate(store.shards[0].offset_bytes + 4 * store.shards[0].row_bytes - missing_bytes)
+    with pytest.raises(StoreError, match=r"a\.h5 is damaged: it ends within b"):
+        read_into(store, 2)
+
+
+def test_a_removed_shard_is_an_error_unless_it_is_open(
+    shard: Path, make_shard: ShardFactory
+) -> None:
+    make_shard(shard.with_name("b.h5"), {("c", 0): embedding(3)})
+    store = EmbeddingStore(shard.parent)
+    read_into(store, 0)
+    for path in shard_paths(shard.parent):
+        path.unlink()
+    np.testing.assert_array_equal(read_into(store, 2), embedding(4))
+    with pytest.raises(StoreError, match=r"is gone .*; open it again"):
+        read_into(store, 3)
+
+
+@pytest.mark.parametrize("max_open", [0, 1, 256])
+def test_threads_read_alike_and_few_files_stay_open(
+    tmp_path: Path, make_shard: ShardFactory, monkeypatch: pytest.MonkeyPatch, max_open: int
+) -> None:
+    monkeypatch.setattr(store_module, "_MAX_OPEN_FILES", max_open)
+    for i in range(6):
+        make_shard(tmp_path / f"{i}.h5", {(f"v{i}", 0): embedding(50, seed=i)})
+    store: Any = EmbeddingStore(tmp_path)
+    before = psutil.Process().num_fds()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(partial(read_into, store), [i % 6 for i in range(120)]))
+    for i, array in enumerate(found):
+        np.testing.assert_array_equal(array, embedding(50, seed=i % 6))
+    assert psutil.Process().num_fds() - before <= min(6, max_open + 8)
+    copy = pickle.loads(pickle.dumps(store))  # noqa: S301
+    np.testing.assert_array_equal(read_into(copy, 4), embedding(50, seed=4))
+    store = copy = None
+    gc.collect()
+    assert psutil.Process().num_fds() == before
+
+
+def test_reading_into_arrays_maps_nothing(tmp_path: Path, make_shard: ShardFactory) -> None:
+    store = EmbeddingStore(make_shard(tmp_path / "unmapped.h5", {("a", 0): embedding(1000, 500)}))
+    read_into(store, 0)
+    mapped = {Path(region.path).name for region in psutil.Process().memory_maps()}
+    assert "unmapped.h5" not in mapped
+
+
+# the rest of a store
 
 
 def test_records_are_what_was_written(shard: Path) -> None:
