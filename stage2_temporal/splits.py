@@ -1,39 +1,29 @@
-"""Leak-free splits of clips into train, validation and test: grouped, stratified, checked, hashed.
-
-A cut into two starts from scikit-learn's stratified folds of several seeded shuffles. Few large
-groups leave such folds far from the wanted size, so each is improved by moving one group at a time.
-"""
+"""Splits of clips into train, validation and test: grouped, stratified, checked, hashed."""
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from stage2_temporal.metrics import check_task
-
-Indices = NDArray[np.intp]
+from stage2_temporal.cuts import Cut, GroupTable, good_cuts, shorten
+from stage2_temporal.strata import Indices, Strata
 
 _ALIASES = {
     "train": "train",
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     "test": "test",
 }
-_MAX_FOLDS = 20
-_MAX_SHUFFLES = 5
-_SHUFFLE_BUDGET = 15_000  # groups x folds over all shuffles: under half a second a cut
-_WORTHWHILE = 1e-4  # a smaller gain in fit is not worth a move; it also ends the search
-_SHORT = 10.0  # misfit of one missing class, above any misfit of sizes
 _NUM_EXAMPLES = 5
-_NUM_SHOWN = 12
+_REMEDY = (
+    "Merge or drop the class, group by something finer (so that there are more groups), or name "
+    "the sides yourself in a split column."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,93 +65,86 @@ class Split:
         return ((name, getattr(self, name)) for name in self.names)
 
 
-def strata(target: NDArray[Any], task: str, num_bins: int = 5) -> Indices:
-    """Return what a split keeps in proportion: class numbers, or quantile bins for regression.
-
-    Args:
-        target: (N,) class numbers or finite floats.
-        task: one of `stage2_temporal.metrics.TASKS`.
-        num_bins: bins for regression; fewer where values repeat or a bin would have under 3 clips.
-
-    Returns:
-        (N,) stratum numbers; bins are numbered from 0 in the order of their values.
-
-    Raises:
-        ValueError: unknown task, `num_bins` below 1, or a target that is not finite or whole.
-    """
-    check_task(task)
-    target = np.asarray(target, dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(target))
-    if bad.size:
-        raise ValueError(
-            f"target is not finite for {bad.size} of {len(target)} clips, the first is "
-            f"target[{bad[0]}] = {target[bad[0]]}: leave clips without a target out"
-        )
-    if num_bins < 1:
-        raise ValueError(f"num_bins is {num_bins}: expected 1 or more")
-    if task != "regression":
-        wrong = np.unique(target[(target != np.floor(target)) | (target < 0)])
-        if wrong.size:
-            raise ValueError(
-                f"{task} target contains {wrong[:5].tolist()}: expected class numbers 0, 1, ..., "
-                "or task 'regression'"
-            )
-        return target.astype(np.intp)
-    num_bins = max(1, min(num_bins, len(target) // 3))
-    edges = np.quantile(target, np.arange(1, num_bins) / num_bins)
-    return np.unique(np.searchsorted(np.unique(edges), target), return_inverse=True)[1]
-
-
 def split_holdout(
-    strata: NDArray[Any],
+    strata: Strata,
     groups: NDArray[Any],
     *,
     validation_fraction: float = 0.15,
     test_fraction: float = 0.2,
     seed: int,
-    require_all_strata: bool = True,
-    stratum_names: Sequence[str] | None = None,
 ) -> Split:
     """Split clips three ways: groups whole, sizes and stratum shares near what is asked.
 
     The test side is cut first, so another `validation_fraction` leaves it as it is (unless no
-    validation side can be cut from the rest); the validation side is then cut from the rest.
+    validation side can be cut from the rest); the validation side is then cut from the rest. Each
+    side holds everything that is needed: every class, or a value.
 
     Args:
-        strata: (N,) stratum numbers, see `strata`.
+        strata: See `stratify`.
         groups: (N,) group numbers, see `merge_groups`; all distinct for independent clips.
         validation_fraction: wanted share of all clips.
         test_fraction: wanted share of all clips.
         seed: fixes the split.
-        require_all_strata: whether each side must hold every stratum (classification).
-        stratum_names: the name of each stratum number, for messages.
 
     Raises:
-        ValueError: impossible fractions, fewer than 3 groups (in all, or of a required stratum), or
-            no split found that has every required stratum on every side.
+        ValueError: impossible fractions, fewer than 3 groups (in all, or of a class), or no split
+            found that has every class on every side.
     """
     _check_fractions(validation_fraction, test_fraction)
-    check_same_length(len(strata), {"groups": groups})
-    numbers, stratum = np.unique(strata, return_inverse=True)
-    group_names, group = np.unique(groups, return_inverse=True)
-    table = np.zeros((len(group_names), len(numbers)), dtype=np.intp)
-    np.add.at(table, (group, stratum), 1)
-    required = table > 0 if require_all_strata else np.ones((len(table), 1), dtype=bool)
-    names = [_stratum_name(n, stratum_names) for n in numbers]
-    overview = _overview(table, names)
-    if len(table) < 3 or required.sum(axis=0).min() < 3:
-        raise ValueError(_too_few_groups(overview, len(table), names, required))
-    for test in _cuts(_Cut(table, required, test_fraction, keep=2), seed=[seed, 0]):
+    check_same_length(len(strata.numbers), {"groups": groups})
+    table = GroupTable.of(strata, groups)
+    _check_three_groups(table, strata.needed.names)
+    clips, required = table.clips, table.serving
+    for test in good_cuts(Cut(clips, required, test_fraction, outside=2), seed=[seed, 0]):
         rest = np.flatnonzero(~test)
         relative = validation_fraction / (1 - test_fraction)
-        cut = _Cut(table[rest], required[rest], relative, keep=1)
-        for validation in _cuts(cut, seed=[seed, 1]):
+        cut = Cut(clips[rest], required[rest], relative, outside=1)
+        for validation in good_cuts(cut, seed=[seed, 1]):
             side = np.where(test, "test", "train").astype("<U10")
             side[rest[validation]] = "validation"
-            return Split.of(side[group])
+            return Split.of(side[table.group])
     raise ValueError(
-        f"no split found with every class in train, validation and test. {overview} Groups that "
-        f"hold several classes leave too little choice. {_REMEDY}"
+        "no split found with every class in train, validation and test. "
+        f"{table.overview}. Groups that hold several classes leave too little choice. {_REMEDY}"
+    )
+
+
+def cut_validation(
+    strata: Strata,
+    groups: NDArray[Any],
+    fraction: float,
+    *,
+    seed: Sequence[int],
+    is_quick: bool = False,
+) -> NDArray[np.bool_]:
+    """Return which of (N,) clips validate: whole groups, stratified, near a fraction of the clips.
+
+    Whatever is needed stays in training. The validation side holds it too where two groups or more
+    have it; where groups of several classes make that impossible, it goes without.
+
+    Args:
+        strata: Of the clips that are not tested.
+        groups: (N,) their group numbers.
+        fraction: Wanted share of these clips.
+        seed: Fixes the cut.
+        is_quick: Search less, where many cuts are to be made.
+
+    Raises:
+        ValueError: Any validation side would take all clips of a class.
+    """
+    table = GroupTable.of(strata, groups)
+    required = np.column_stack([table.serving, table.serving.any(axis=1)])  # and any label at all
+    in_several_groups = (required.sum(axis=0) >= 2).astype(np.intp)
+    any_label = np.zeros_like(in_several_groups)
+    any_label[-1] = 1
+    for inside in (in_several_groups, any_label):
+        cut = Cut(table.clips, required, fraction, outside=1, inside=inside)
+        found = good_cuts(cut, seed=seed, is_quick=is_quick) if len(table.clips) > 1 else []
+        if found:
+            return np.asarray(found[0][table.group])
+    raise ValueError(
+        f"no validation side can be cut from {len(table.clips)} groups that leaves every class in "
+        f"training. {table.overview}. {_REMEDY}"
     )
 
 
@@ -207,125 +190,21 @@ def split_sha256(clip_ids: Sequence[str] | NDArray[Any], split: Split) -> str:
     return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """A cut of groups into two, to be judged.
-
-    `table` is (G, C) clips of each group and stratum; `required` (G, R) bool says which groups
-    serve a requirement: one inside, and `keep` outside, must serve each.
-    """
-
-    table: NDArray[np.intp]
-    required: NDArray[np.bool_]
-    fraction: float
-    keep: int
-
-    def misfit(self, clips: NDArray[Any], serving: NDArray[Any]) -> NDArray[np.float64]:
-        """How far from the wish a side with (..., C) clips and (..., R) serving groups is."""
-        whole = self.table.sum(axis=0)
-        size = np.abs(clips.sum(axis=-1) / whole.sum() - self.fraction)
-        shares = np.abs(clips / np.maximum(whole, 1) - self.fraction).mean(axis=-1)
-        outside = self.required.sum(axis=0) - serving
-        short = (serving < 1).sum(axis=-1) + np.maximum(self.keep - outside, 0).sum(axis=-1)
-        return np.asarray(size + shares + _SHORT * short)
-
-    def of(self, inside: NDArray[np.bool_]) -> float:
-        """The misfit of the (G,) groups `inside`."""
-        return float(self.misfit(self.table[inside].sum(axis=0), self.required[inside].sum(axis=0)))
-
-
-def _cuts(cut: _Cut, *, seed: Sequence[int]) -> list[NDArray[np.bool_]]:
-    """Return the groups inside, (G,) bool each, of the good cuts found, best first."""
-    rng = np.random.default_rng(seed)
-    num_folds = _num_folds(cut)
-    wanted = int(np.clip(round(cut.fraction * num_folds), 1, num_folds - 1))
-    num_shuffles = _SHUFFLE_BUDGET // (len(cut.table) * num_folds)
-    found = []
-    for _ in range(int(np.clip(num_shuffles, 1, _MAX_SHUFFLES))):
-        fold = _fold_of_group(cut.table, num_folds, int(rng.integers(2**31)))
-        starts = [(fold - first) % num_folds < wanted for first in range(num_folds)]
-        found.append(_improved(cut, min(starts, key=cut.of)))
-    return sorted((inside for inside in found if cut.of(inside) < _SHORT), key=cut.of)
-
-
-def _num_folds(cut: _Cut) -> int:
-    """How many folds: the fraction's denominator, as far as the data have groups and clips."""
-    denominator = Fraction(cut.fraction).limit_denominator(_MAX_FOLDS).denominator
-    largest = int(cut.table.sum(axis=0).max())
-    wanted = denominator if denominator > 1 else _MAX_FOLDS
-    return max(2, min(wanted, len(cut.table), largest))
-
-
-def _fold_of_group(table: NDArray[np.intp], num_folds: int, seed: int) -> Indices:
-    """Return the (G,) fold of each group of one seeded shuffle, from scikit-learn."""
-    of_group, of_stratum = np.nonzero(table)
-    repeats = table[of_group, of_stratum]
-    group, stratum = np.repeat(of_group, repeats), np.repeat(of_stratum, repeats)
-    if np.bincount(stratum).max() < num_folds:  # scikit-learn refuses: no shares to keep
-        stratum = np.zeros_like(stratum)
-    ungrouped = len(group) == len(table)
-    kind = StratifiedKFold if ungrouped else StratifiedGroupKFold
-    folds = kind(n_splits=num_folds, shuffle=True, random_state=seed)
-    fold = np.empty(len(table), dtype=np.intp)
-    with warnings.catch_warnings():
-        # A rare stratum is missing from some folds: `_improved` sees to it, or `_cuts` rejects.
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        parts = folds.split(stratum, stratum, None if ungrouped else group)
-        for number, (_, clips) in enumerate(parts):
-            fold[group[clips]] = number
-    return fold
-
-
-def _improved(cut: _Cut, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Move the group that helps most from side to side until none helps (steepest descent)."""
-    inside, current = inside.copy(), cut.of(inside)
-    while True:
-        sign = np.where(inside, -1, 1)[:, None]
-        clips = cut.table[inside].sum(axis=0) + sign * cut.table
-        misfits = cut.misfit(clips, cut.required[inside].sum(axis=0) + sign * cut.required)
-        best = int(misfits.argmin())
-        if misfits[best] > current - _WORTHWHILE:
-            return inside
-        inside[best], current = ~inside[best], float(misfits[best])
-
-
-_REMEDY = (
-    "Merge or drop the class, group by something finer (so that there are more groups), or name "
-    "the sides yourself in a split column."
-)
-
-
-def _stratum_name(number: int, names: Sequence[str] | None) -> str:
-    if names is None:
-        return f"class {number}"
-    if not 0 <= number < len(names):
-        raise ValueError(f"stratum {number} has no name: stratum_names has {len(names)}")
-    return f"{names[number]} (class {number})"
-
-
-def _overview(table: NDArray[np.intp], names: Sequence[str]) -> str:
-    rows = zip(names, table.sum(axis=0), (table > 0).sum(axis=0), strict=True)
-    return _some([f"{name}: {clips} clips in {groups} groups" for name, clips, groups in rows])
-
-
-def _some(texts: Sequence[str]) -> str:
-    rest = len(texts) - _NUM_SHOWN
-    return "; ".join(texts[:_NUM_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
-
-
-def _too_few_groups(
-    overview: str, num_groups: int, names: Sequence[str], required: NDArray[np.bool_]
-) -> str:
+def _check_three_groups(table: GroupTable, names: Sequence[str]) -> None:
+    num_groups = len(table.clips)
     if num_groups < 3:
-        return (
+        raise ValueError(
             f"{num_groups} groups cannot fill train, validation and test: expected 3 or more; "
-            f"group by something finer, or name the sides in a split column. {overview}."
+            "group by something finer, or name the sides in a split column. "
+            f"{table.overview}."
         )
-    scarce = [name for name, few in zip(names, required.sum(axis=0) < 3, strict=True) if few]
-    return (
-        f"fewer than 3 groups have {_some(scarce)}, which therefore cannot be in train, validation "
-        f"and test: expected 3 groups or more of each class. {overview}. {_REMEDY}"
-    )
+    few = table.serving.sum(axis=0) < 3
+    if few.any():
+        scarce = shorten([name for name, is_few in zip(names, few, strict=True) if is_few])
+        raise ValueError(
+            f"fewer than 3 groups have {scarce}, which therefore cannot be in train, validation "
+            f"and test: expected 3 groups or more of each class. {table.overview}. {_REMEDY}"
+        )
 
 
 def _check_fractions(validation: float, test: float) -> None:

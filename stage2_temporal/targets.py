@@ -10,35 +10,53 @@ from numpy.typing import NDArray
 
 from stage1_extract.manifest import Manifest, is_missing
 from stage1_extract.store import EmbeddingStore
+from stage2_temporal.config import TrainSettings
+from stage2_temporal.encoding import TargetError, encode
 
-_MAX_CLASS_VALUES = 10
 _NUM_EXAMPLES = 5
-
-
-class TargetError(ValueError):
-    """The target column cannot be learned from, or does not fit the store."""
+_PLUS = "+"  # between the columns of one multilabel target
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A target column turned into numbers.
+    """What is to be predicted, as numbers.
 
     Attributes:
-        name: The column.
-        task: binary, multiclass or regression.
-        classes: Class names by class number; empty for regression.
-        numbers: (N,) int64 class numbers, or float64 values.
+        name: As it was asked for: a column, or several, a+b+c.
+        task: binary, multiclass, multilabel or regression.
+        classes: Class or label names by number; empty for regression.
+        numbers: (N,) int64 class numbers, (N,) float64 values, or (N, L) int64 0 or 1 for each
+            label; 0 where the target is missing.
+        present: (N,) False where the target is missing.
     """
 
     name: str
     task: str
     classes: tuple[str, ...]
     numbers: NDArray[Any]
+    present: NDArray[np.bool_]
 
     @property
     def num_outputs(self) -> int:
-        """Width of a model's output: one probability a class, one value otherwise."""
-        return len(self.classes) if self.task == "multiclass" else 1
+        """Width k of a model's output: one probability a class or label, otherwise one value."""
+        return len(self.classes) if self.task in {"multiclass", "multilabel"} else 1
+
+    def encoded(self) -> NDArray[np.float32]:
+        """Return (N, k) what a model's output is compared with; zeros where missing.
+
+        Class number or value (N, 1), one-hot (N, C), or labels (N, L). With many classes, encode
+        some clips at a time: `target.at(clips).encoded()`.
+        """
+        if self.task != "multiclass":
+            return self.numbers.reshape(-1, self.num_outputs).astype(np.float32)
+        one_hot = np.zeros((len(self.numbers), self.num_outputs), np.float32)
+        clips = np.flatnonzero(self.present)
+        one_hot[clips, self.numbers[clips]] = 1
+        return one_hot
+
+    def at(self, clips: NDArray[Any]) -> "Target":
+        """Return the target of some clips: indices, or (N,) booleans."""
+        return dataclasses.replace(self, numbers=self.numbers[clips], present=self.present[clips])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,81 +67,113 @@ class LabelledClips:
 
     Attributes:
         rows: (N,) rows of the manifest.
-        positions: (N,) sequences in the store.
+        positions: (N,) sequences in the store, of view 0.
         video_ids: (N,) ids.
-        target: What is to be predicted.
+        targets: What is to be predicted, in the order asked for; every clip has one of them.
         left_out: How many clips were dropped, by reason.
     """
 
     rows: NDArray[np.intp]
     positions: NDArray[np.intp]
     video_ids: NDArray[np.str_]
-    target: Target
+    targets: tuple[Target, ...]
     left_out: dict[str, int]
 
 
 def join_targets(
-    store: EmbeddingStore,
-    manifest: Manifest,
-    target: str,
-    *,
-    task: str = "auto",
-    positive: str | None = None,
-    unmatched: str = "error",
-    blank_target: str = "error",
+    store: EmbeddingStore, manifest: Manifest, settings: TrainSettings
 ) -> LabelledClips:
-    """Match manifest rows and stored sequences (view 0) by video_id, and read the target.
+    """Match manifest rows and stored sequences (view 0) by video_id, and read the targets.
 
     Args:
         store: Embeddings.
         manifest: Labels.
-        target: The column to predict.
-        task: binary, multiclass, regression, or auto.
-        positive: The class that counts as 1 in a binary task; None for the last in sorted order.
-        unmatched: error, or drop clips that only one side has.
-        blank_target: error, or drop clips without a target.
+        settings: Which targets, their tasks, and whether clips may be dropped that only one side
+            has, or that have no target.
 
     Raises:
         ManifestError: There is no such column.
-        TargetError: Clips do not match, or the column cannot be learned from.
+        TargetError: Clips do not match, or a column cannot be learned from.
     """
-    column = manifest.column(target)
+    tables = [_columns(manifest, name) for name in settings.target]
+    present = np.stack([_present(table) for table in tables], axis=1)
+    ids = manifest.table["video_id"].tolist()
     position_of = {
         video_id: i for i, video_id in enumerate(store.video_ids.tolist()) if store.views[i] == 0
     }
-    ids = manifest.table["video_id"].tolist()
-    blank = is_missing(column).to_numpy()
-    left_out = {
-        "not in the store": _allow(
-            [i for i in ids if i not in position_of],
-            unmatched == "drop",
-            f"clips of {manifest.path} are not in {store.path} (failed or not extracted yet?)",
-            "run `stage1-extract run` for them, or leave them out with --unmatched drop",
-        ),
-        "not in the manifest": _allow(
-            sorted(position_of.keys() - set(ids)),
-            unmatched == "drop",
-            f"sequences of {store.path} are not in {manifest.path}",
-            "add them to the manifest, or leave them out with --unmatched drop",
-        ),
-        "blank target": _allow(
-            [i for i, is_blank in zip(ids, blank, strict=True) if is_blank and i in position_of],
-            blank_target == "drop",
-            f"clips have no {target!r}",
-            "fill the column in, or leave them out with --blank-target drop",
-        ),
-    }
-    used = [row for row, i in enumerate(ids) if i in position_of and not blank[row]]
+    left_out = _check_matched(store, manifest, set(position_of), settings)
+    stored = np.array([i in position_of for i in ids])
+    left_out["blank target"] = _check_present(ids, present, stored, settings)
+    used = np.flatnonzero(stored & present.any(axis=1)).tolist()
     used.sort(key=ids.__getitem__)
     if not used:
-        raise TargetError(f"no clip of {manifest.path} has both a sequence and a {target!r}")
+        raise TargetError(
+            f"no clip of {manifest.path} has both a sequence and a "
+            f"{' or '.join(map(repr, settings.target))}"
+        )
     return LabelledClips(
         rows=np.array(used, np.intp),
         positions=np.array([position_of[ids[row]] for row in used], np.intp),
         video_ids=np.array([ids[row] for row in used]),
-        target=encode_target(column.iloc[used], task=task, positive=positive),
+        targets=_read_targets([table.iloc[used] for table in tables], settings),
         left_out=left_out,
     )
+
+
+def _columns(manifest: Manifest, name: str) -> pd.DataFrame:
+    """Return the column of that name or else, of a+b+c, the columns a, b and c."""
+    if name in manifest.table.columns or _PLUS not in name:
+        return manifest.column(name).to_frame()
+    parts = [part.strip() for part in name.split(_PLUS)]
+    if len(set(parts)) < len(parts):
+        raise TargetError(f"target {name!r} names a column twice; name each once")
+    return pd.concat([manifest.column(part) for part in parts], axis=1)
+
+
+def _present(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return (N,) whether no column is blank: a label that nobody judged is no 0."""
+    blank = pd.DataFrame({name: is_missing(table[name]) for name in table})
+    return ~blank.any(axis=1).to_numpy(bool)
+
+
+def _check_matched(
+    store: EmbeddingStore, manifest: Manifest, stored: set[str], settings: TrainSettings
+) -> dict[str, int]:
+    """Return how many clips only one side has; refuse them unless they may be dropped."""
+    ids = manifest.table["video_id"].tolist()
+    allowed = settings.unmatched == "drop"
+    return {
+        "not in the store": _allow(
+            [i for i in ids if i not in stored],
+            allowed,
+            f"clips of {manifest.path} are not in {store.path} (failed or not extracted yet?)",
+            "run `stage1-extract run` for them, or leave them out with --unmatched drop",
+        ),
+        "not in the manifest": _allow(
+            sorted(stored - set(ids)),
+            allowed,
+            f"sequences of {store.path} are not in {manifest.path}",
+            "add them to the manifest, or leave them out with --unmatched drop",
+        ),
+    }
+
+
+def _check_present(
+    ids: Sequence[str],
+    present: NDArray[np.bool_],
+    stored: NDArray[np.bool_],
+    settings: TrainSettings,
+) -> int:
+    """Return how many stored clips lack all targets; unless it is allowed, none may lack one."""
+    allowed = settings.blank_target == "drop"
+    for name, has_it in zip(settings.target, present.T, strict=True):
+        _allow(
+            [ids[row] for row in np.flatnonzero(stored & ~has_it).tolist()],
+            allowed,
+            f"clips have no {name!r}",
+            "fill the column in, or leave them out with --blank-target drop",
+        )
+    return int((stored & ~present.any(axis=1)).sum())
 
 
 def _allow(ids: Sequence[str], allowed: bool, what: str, remedy: str) -> int:
@@ -132,89 +182,71 @@ def _allow(ids: Sequence[str], allowed: bool, what: str, remedy: str) -> int:
     return len(ids)
 
 
-def encode_target(
-    column: "pd.Series[str]", *, task: str = "auto", positive: str | None = None
-) -> Target:
-    """Turn a column without blanks into class numbers or values.
+def _read_targets(tables: Sequence[pd.DataFrame], settings: TrainSettings) -> tuple[Target, ...]:
+    targets = tuple(
+        encode_target(
+            table,
+            name=name,
+            task=settings.task_of(number),
+            separator=settings.label_separator,
+            positive=settings.positive,
+        )
+        for number, (name, table) in enumerate(zip(settings.target, tables, strict=True))
+    )
+    _check_separator(tables, targets, settings.label_separator)
+    _check_positive(targets, settings.positive)
+    return targets
 
-    `auto` takes two distinct values for binary, texts for multiclass, up to ten distinct whole
-    numbers for multiclass, and other numbers for regression. 1, 1.0 and 01 are one value.
+
+def encode_target(
+    table: pd.DataFrame,
+    *,
+    name: str,
+    task: str = "auto",
+    separator: str | None = None,
+    positive: str | None = None,
+) -> Target:
+    """Turn a column, or several columns of 0 and 1, into a target; blanks are missing.
+
+    Args:
+        table: (N rows) one column, or one for each label of a multilabel target.
+        name: What to call the target.
+        task: binary, multiclass, multilabel, regression, or auto; see `encoding.encode`.
+        separator: Splits the texts of a multilabel column.
+        positive: The class that is number 1 of a binary target, where it has that class.
 
     Raises:
-        TargetError: One distinct value only, infinite or non-numeric values for regression, names
-            that differ only in case, more classes than the task has, or a positive class for
-            another task than binary.
+        TargetError: The column cannot be learned from; the message says why.
     """
-    name = str(column.name)
-    texts = column.astype("string").str.strip()
-    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
-    num_values = len(np.unique(numbers)) if np.isfinite(numbers).all() else texts.nunique()
-    if num_values < 2:
+    present = _present(table)
+    if not present.any():
+        raise TargetError(f"no clip has a {name!r}; fill the column in, or leave the target out")
+    found = encode(table[present], task=task, separator=separator, positive=positive)
+    numbers = np.zeros((len(table), *found.numbers.shape[1:]), found.numbers.dtype)
+    numbers[present] = found.numbers
+    return Target(name, found.task, found.classes, numbers, present)
+
+
+def _check_separator(
+    tables: Sequence[pd.DataFrame], targets: Sequence[Target], separator: str | None
+) -> None:
+    """Refuse a separator that nothing was split at: it is a slip, not a multilabel target."""
+    split = [
+        target.task == "multilabel" and len(table.columns) == 1
+        for target, table in zip(targets, tables, strict=True)
+    ]
+    if separator is not None and not any(split):
         raise TargetError(
-            f"column {name!r} has the single value {texts.iloc[0]!r} in {len(texts)} clips; there "
-            "is nothing to tell apart"
+            f"--label-separator {separator!r} was given, but no text of "
+            f"{[target.name for target in targets]} holds it; correct it, or leave it out"
         )
-    task = _infer_task(num_values, numbers) if task == "auto" else task
-    if positive is not None and task != "binary":
-        raise TargetError(
-            f"a positive class {positive!r} was given, but the task of column {name!r} is {task}; "
-            "leave it out, or use --task binary"
-        )
-    if task == "regression":
-        return Target(name, task, (), _finite(name, texts, numbers))
-    names, classes = _class_names(name, texts, numbers)
-    if task == "binary":
-        classes = _binary_order(name, classes, positive)
-    order = {label: number for number, label in enumerate(classes)}
-    return Target(name, task, tuple(classes), np.array([order[n] for n in names], np.int64))
 
 
-def _infer_task(num_values: int, numbers: NDArray[np.float64]) -> str:
-    if num_values == 2:
-        return "binary"
-    whole = np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
-    few = num_values <= _MAX_CLASS_VALUES
-    return "multiclass" if np.isnan(numbers).any() or (whole and few) else "regression"
-
-
-def _finite(
-    name: str, texts: "pd.Series[str]", numbers: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    in_range = np.abs(numbers) <= np.finfo(np.float32).max  # a model's output is float32
-    bad = texts[~in_range].unique().tolist()
-    if bad:
-        raise TargetError(
-            f"column {name!r} holds values that are no finite float32 numbers: "
-            f"{bad[:_NUM_EXAMPLES]}; correct them, blank them and use --blank-target drop, "
-            "or choose --task multiclass"
-        )
-    return numbers
-
-
-def _class_names(
-    name: str, texts: "pd.Series[str]", numbers: NDArray[np.float64]
-) -> tuple[list[str], list[str]]:
-    """Return each clip's class and the classes in order; 1, 1.0 and 01 are one class."""
-    if np.isfinite(numbers).all():
-        values, inverse = np.unique(numbers, return_inverse=True)
-        classes = [str(int(v)) if v.is_integer() else str(v) for v in values.tolist()]
-        return [classes[i] for i in inverse], classes
-    folded = texts.groupby(texts.str.casefold()).unique()
-    doubled = [list(variants) for variants in folded if len(variants) > 1]
-    if doubled:
-        raise TargetError(
-            f"column {name!r} has classes that differ only in case: {doubled[:_NUM_EXAMPLES]}; "
-            "write each class one way"
-        )
-    return texts.tolist(), sorted(texts.unique().tolist())
-
-
-def _binary_order(name: str, classes: list[str], positive: str | None) -> list[str]:
-    if len(classes) != 2:
-        raise TargetError(
-            f"column {name!r} has {len(classes)} classes ({classes[:_NUM_EXAMPLES]}); a binary "
-            "task has 2, use --task multiclass"
-        )
-    if positive is not None and positive not in classes:
-        raise TargetError(f"positive class {positive!r} is not in {name!r}: {classes}")
-    return sorted(classes, key=lambda label: label == positive)
+def _check_positive(targets: Sequence[Target], positive: str | None) -> None:
+    if positive is None or any(t.task == "binary" and positive in t.classes for t in targets):
+        return
+    known = [f"{t.name} ({t.task}) {list(t.classes[:_NUM_EXAMPLES])}" for t in targets]
+    raise TargetError(
+        f"positive class {positive!r} is in no binary target: {', '.join(known)}; correct it, or "
+        "leave it out"
+    )

@@ -12,6 +12,7 @@ from stage1_extract.manifest import ManifestError, read_manifest
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.leakage import LeakageError
 from stage2_temporal.partition import Partition, count_sides, partition_clips
+from stage2_temporal.splits import Split
 from stage2_temporal.targets import join_targets
 from tests.stage2_temporal.synthetic import planted, write_manifest, write_store
 
@@ -36,14 +37,20 @@ def partition(
         folder / "m.csv", list(sequences), **{"label": labels, **dict(columns or {})}
     )
     manifest = read_manifest(path, files_must_exist=False)
-    chosen = TrainSettings("label", **settings)
-    clips = join_targets(store, manifest, "label")
+    chosen = TrainSettings(**{"target": "label", **settings})
+    clips = join_targets(store, manifest, chosen)
     return partition_clips(clips, manifest, store, chosen)
+
+
+def holdout(found: Partition) -> Split:
+    """The only split of the only fold."""
+    ((split,),) = (fold.splits for fold in found.folds)
+    return split
 
 
 def assert_whole(found: Partition, key: list[Any]) -> None:
     sides: dict[Any, set[str]] = {}
-    for value, side in zip(key, found.split.name_of_clip, strict=True):
+    for value, side in zip(key, holdout(found).name_of_clip, strict=True):
         sides.setdefault(value, set()).add(str(side))
     assert all(len(names) == 1 for names in sides.values())
 
@@ -84,7 +91,7 @@ def test_group_and_file_join_in_a_chain(tmp_path: Path) -> None:
 
 def test_one_seed_gives_one_split_and_another_another(tmp_path: Path) -> None:
     splits = [
-        partition(tmp_path / str(i), seed=seed).split.name_of_clip.tolist()
+        holdout(partition(tmp_path / str(i), seed=seed)).name_of_clip.tolist()
         for i, seed in enumerate((0, 0, 1))
     ]
     assert splits[0] == splits[1] != splits[2]
@@ -102,10 +109,10 @@ def test_blank_groups_stand_alone_and_are_noticed(tmp_path: Path) -> None:
 
 def test_split_column_is_followed(tmp_path: Path) -> None:
     found = partition(tmp_path, num_clips=6, columns={"side": SIDES}, split_column="side")
-    assert found.split.train.tolist() == [0, 1]
-    assert found.split.validation.tolist() == [2, 3]
-    assert found.split.test.tolist() == [4, 5]
-    assert count_sides(found)["validation"] == {"clips": 2, "groups": 2}
+    assert holdout(found).train.tolist() == [0, 1]
+    assert holdout(found).validation.tolist() == [2, 3]
+    assert holdout(found).test.tolist() == [4, 5]
+    assert count_sides(holdout(found), found.groups)["validation"] == {"clips": 2, "groups": 2}
 
 
 def test_split_column_with_one_group_on_two_sides_is_a_leak(tmp_path: Path) -> None:
@@ -135,7 +142,9 @@ def two_parts(folder: Path, first: tuple[float, float], second: tuple[float, flo
 
 def test_split_within_a_recording_is_noticed(tmp_path: Path) -> None:
     found = two_parts(tmp_path, (0.0, 5.0), (5.0, np.nan))
-    assert any(n.startswith("1 source files have clips on two sides") for n in found.notices)
+    assert any(
+        n.startswith("1 source files have clips on two sides or folds") for n in found.notices
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +183,7 @@ def test_copies_are_named(tmp_path: Path) -> None:
 
 def test_split_column_that_leaves_a_class_out_of_training_is_an_error(tmp_path: Path) -> None:
     columns = {"side": SIDES, "label": ["a", "b", "a", "b", "a", "c"]}
-    with pytest.raises(ValueError, match=r"no training clip has 'label' \['c'\].*'side'"):
+    with pytest.raises(ValueError, match=r"holdout: no training clip has label c .*column"):
         partition(tmp_path, num_clips=6, columns=columns, split_column="side")
 
 
@@ -206,11 +215,148 @@ def test_too_few_groups_are_an_error(tmp_path: Path) -> None:
 
 def test_class_of_one_group_is_an_error(tmp_path: Path) -> None:
     columns = {"patient": [f"p{i if i % 2 else 0}" for i in range(24)]}
-    with pytest.raises(ValueError, match=r"sick \(class 0\): 12 clips in 1 groups"):
+    with pytest.raises(ValueError, match="label sick: 12 clips in 1 groups"):
         partition(tmp_path, columns=columns, group="patient")
 
 
 def test_every_side_has_every_class(tmp_path: Path) -> None:
     labels = np.array(["a"] * 20 + ["b"] * 4)
     found = partition(tmp_path, columns={"label": labels})
-    assert all(set(labels[side]) == {"a", "b"} for _, side in found.split.items())
+    assert all(set(labels[side]) == {"a", "b"} for _, side in holdout(found).items())
+
+
+SCHEMES: list[dict[str, Any]] = [
+    {"validation": "kfold", "folds": 3, "fold_repeats": 2},
+    {"validation": "kfold", "folds": 3, "inner_folds": 2},
+    {"validation": "leave-one-group-out"},
+    {"validation": "kfold", "fold_column": "fold"},
+]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_belongs_together_is_whole_in_every_split_of_every_fold(
+    tmp_path: Path, scheme: dict[str, Any]
+) -> None:
+    patient = [f"p{i // 4}" for i in range(24)]
+    columns = {"patient": patient, "fold": [i // 4 % 3 for i in range(24)]}
+    found = partition(tmp_path, columns=columns, group="patient", **scheme)
+    for fold in found.folds:
+        for split in fold.splits:
+            sides = {(p, str(side)) for p, side in zip(patient, split.name_of_clip, strict=True)}
+            assert len(sides) == len(set(patient))
+
+
+def test_folds_do_not_depend_on_the_order_of_the_manifest(tmp_path: Path) -> None:
+    sequences = planted([2] * 24)
+    turned = dict(reversed(sequences.items()))  # 24 is even: turn the labels, too
+    labels = [("sick", "well")[i % 2] for i in range(24)]
+    first = partition(tmp_path / "a", sequences=sequences, validation="kfold", folds=3)
+    other = partition(
+        tmp_path / "b",
+        sequences=turned,
+        columns={"label": labels[::-1]},
+        validation="kfold",
+        folds=3,
+    )
+    assert [fold.test.tolist() for fold in first.folds] == [f.test.tolist() for f in other.folds]
+
+
+def test_groups_that_share_a_file_are_left_out_together_under_their_names(tmp_path: Path) -> None:
+    patient = [f"p{i // 4}" for i in range(20)] + [""] * 4
+    found = partition(
+        tmp_path,
+        columns={"patient": patient},
+        sources={"v000": "shared", "v004": "shared"},
+        group="patient",
+        blank_group="own",
+        validation="leave-one-group-out",
+    )
+    assert [fold.name for fold in found.folds] == [
+        *("patient p0+p1", "patient p2", "patient p3", "patient p4"),
+        *("clip v020", "clip v021", "clip v022", "clip v023"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sources", "ranges", "message"),
+    [
+        (
+            {"patient": ["p0", *"bcdefghijk", "p0"]},
+            {},
+            {},
+            r"fold 0: group patient: .* p0: v011 in train, v000 in test",
+        ),
+        ({}, {"v000": "x", "v001": "x"}, {}, "v00[01] .* v00[01] .*same part of one recording"),
+    ],
+)
+def test_fold_column_that_tears_what_belongs_together_is_a_leak(
+    tmp_path: Path, columns: Any, sources: Any, ranges: Any, message: str
+) -> None:
+    columns = {"fold": [0, 1, 2] * 4, "patient": list("abcdefghijkl"), **columns}
+    with pytest.raises(LeakageError, match=f"(?s){message}"):
+        partition(
+            tmp_path,
+            num_clips=12,
+            columns=columns,
+            sources=sources,
+            ranges=ranges,
+            group="patient",
+            validation="kfold",
+            fold_column="fold",
+        )
+
+
+def test_folds_within_a_recording_are_noticed(tmp_path: Path) -> None:
+    found = partition(
+        tmp_path,
+        columns={"fold": [i // 8 for i in range(24)]},
+        sources={"v000": "long", "v020": "long"},
+        ranges={"v000": (0.0, 5.0), "v020": (5.0, 9.0)},
+        validation="kfold",
+        fold_column="fold",
+    )
+    assert any(n.startswith("1 source files have clips on two sides or") for n in found.notices)
+
+
+def test_class_of_a_second_target_must_be_trained_too(tmp_path: Path) -> None:
+    columns = {"other": ["x", "y", *"z" * 22], "patient": [f"p{i // 2}" for i in range(24)]}
+    with pytest.raises(ValueError, match=r"fold \d: no training clip has other [xy] \(1 clips"):
+        partition(
+            tmp_path,
+            columns=columns,
+            group="patient",
+            validation="kfold",
+            folds=3,
+            target=("label", "other"),
+        )
+
+
+def test_clips_without_the_first_target_are_spread_over_folds(tmp_path: Path) -> None:
+    columns = {
+        "label": [["a", "b", ""][i % 3] for i in range(36)],
+        "other": [("x", "y")[i % 2] for i in range(36)],
+    }
+    found = partition(
+        tmp_path,
+        num_clips=36,
+        columns=columns,
+        target=("label", "other"),
+        blank_target="drop",
+        validation="kfold",
+        folds=4,
+    )
+    for fold in found.folds:
+        assert np.bincount(fold.test % 3).tolist() == [3, 3, 3]
+
+
+def test_all_groups_of_a_cross_validation_count_as_tested(tmp_path: Path) -> None:
+    columns = {"patient": [f"p{i}" for i in range(24)]}
+    found = partition(tmp_path, columns=columns, group="patient", validation="kfold")
+    assert not any("independent groups only" in notice for notice in found.notices)
+
+
+def test_single_groups_are_not_blamed_for_lacking_classes(tmp_path: Path) -> None:
+    columns = {"patient": [f"p{i % 6}" for i in range(24)]}  # of one class each
+    found = partition(tmp_path, columns=columns, group="patient", validation="leave-one-group-out")
+    assert len(found.folds) == 6
+    assert not any("no test clip" in notice for notice in found.notices)
