@@ -1,64 +1,53 @@
-"""Bootstrap confidence intervals of scores.
+"""Bootstrap confidence intervals of scores, over repetitions of the training where there are."""
 
-The bootstrap needs each score a thousand times. Scikit-learn's overhead a call makes that slow, so
-`weighted_scores` computes the same scores for many resamples at once.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stage2_temporal.metrics import THRESHOLD, Floats, checked, scores
+from stage2_temporal.metrics import THRESHOLD, Floats, scores
+from stage2_temporal.ranking import comparisons
+from stage2_temporal.score_inputs import Threshold
+from stage2_temporal.weighted import weighted_scores
+
+Predictions = NDArray[Any] | Sequence[NDArray[Any]]
+Thresholds = Threshold | Sequence[Threshold]
+Model = tuple[NDArray[Any], Threshold]  # a prediction and its threshold
 
 _CELLS_AT_ONCE = 4_000_000  # resamples x clips held in memory together: 32 MB an array
+MAX_COMPARISONS = 10**11
+"""Of two clips, for macro AUROC and AUPRC of one prediction in all resamples: about a minute of one
+core. 20,000 clips of 10,000 classes come to 0.8 * 10**11 in 200 resamples."""
 
 
 @dataclass(frozen=True)
 class Score:
     """A score with its confidence interval; NaN where it is undefined.
 
-    `num_resamples` counts the bootstrap resamples in which the score was defined.
+    Attributes:
+        value: The score; of several repetitions their mean.
+        low: Lower bound of the interval.
+        high: Upper bound.
+        num_resamples: In how many bootstrap resamples the score was defined.
+        spread: Standard deviation (n - 1) over the repetitions; NaN for one.
     """
 
     value: float
     low: float
     high: float
     num_resamples: int
-
-
-def weighted_scores(
-    task: str, target: NDArray[Any], prediction: NDArray[Any], weights: NDArray[Any]
-) -> dict[str, Floats]:
-    """Compute `scores` for many resamples at once.
-
-    Args:
-        task: one of `TASKS`.
-        target: as for `scores`.
-        prediction: as for `scores`.
-        weights: (R, N) whole numbers: how often resample r contains clip n; no row is all zero.
-
-    Returns:
-        For each score (R,) float64, the score of the data repeated as `weights` say.
-
-    Raises:
-        ValueError: as `scores`, or `weights` has another shape.
-    """
-    target, prediction = checked(task, target, prediction)
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.ndim != 2 or weights.shape[1] != len(target):
-        raise ValueError(f"weights has shape {weights.shape}: expected (R, {len(target)})")
-    return _WEIGHTED[task](target, prediction, weights)
+    spread: float = np.nan
 
 
 def bootstrap(
     task: str,
     target: NDArray[Any],
-    prediction: NDArray[Any],
+    predictions: Predictions,
     groups: NDArray[np.integer[Any]],
     *,
+    threshold: Thresholds = THRESHOLD,
     num_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int | Sequence[int],
@@ -68,12 +57,18 @@ def bootstrap(
     Clips of one patient are not independent, so groups are drawn with replacement, each with all
     its clips (cluster bootstrap; Field & Welsh 2007). Resamples in which a score is undefined are
     left out; its bounds are NaN where fewer than half are left, or where there is only one group.
+    The interval of several repetitions is that of their mean: it tells of the clips that were
+    drawn, `spread` of the training's own chance.
+
+    Where ranking thousands of classes in every resample would take more than `MAX_COMPARISONS`,
+    macro AUROC and AUPRC have a value and no interval.
 
     Args:
         task: one of `TASKS`.
         target: as for `scores`.
-        prediction: as for `scores`.
+        predictions: one array as for `scores`, or a list of them, one for each repetition.
         groups: (N,) group numbers; all distinct for independent clips.
+        threshold: as for `scores`; one for all repetitions, or a list of one for each.
         num_resamples: how many resamples to draw.
         confidence: the interval's coverage, between 0 and 1.
         seed: fixes the resamples.
@@ -81,26 +76,29 @@ def bootstrap(
     Raises:
         ValueError: as `scores`, or another argument is out of its range.
     """
+    models = _models(predictions, threshold)
     _check_bootstrap(target, groups, num_resamples, confidence)
-    drawn = _drawn_scores(task, target, prediction, groups, num_resamples, seed)
+    scored = _scored(task, target, models, groups, num_resamples, seed)
     return {
-        name: _interval(value, drawn[name], num_resamples, confidence)
-        for name, value in scores(task, target, prediction).items()
+        name: _score(values, drawn, num_resamples, confidence)
+        for name, (values, drawn) in scored.items()
     }
 
 
 def bootstrap_difference(
     task: str,
     target: NDArray[Any],
-    prediction: NDArray[Any],
-    baseline: NDArray[Any],
+    predictions: Predictions,
+    baselines: Predictions,
     groups: NDArray[np.integer[Any]],
     *,
+    threshold: Thresholds = THRESHOLD,
+    baseline_threshold: Thresholds | None = None,
     num_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int | Sequence[int],
 ) -> dict[str, Score]:
-    """Return the scores of `prediction` minus those of `baseline`, with paired intervals.
+    """Return the scores of `predictions` minus those of `baselines`, with paired intervals.
 
     Both are scored on the same resamples. What makes a resample hard is then hard for both and
     cancels, so the interval is narrower than two separate ones suggest.
@@ -108,69 +106,122 @@ def bootstrap_difference(
     Args:
         task: one of `TASKS`.
         target: as for `scores`.
-        prediction: as for `scores`.
-        baseline: as `prediction`, of the other model.
+        predictions: as for `bootstrap`.
+        baselines: as `predictions`, of the other model: as many, or one for all of them.
         groups: as for `bootstrap`.
+        threshold: as for `bootstrap`.
+        baseline_threshold: the same of the other model; None for the same.
         num_resamples: how many resamples to draw.
         confidence: the interval's coverage, between 0 and 1.
         seed: fixes the resamples.
 
     Raises:
-        ValueError: as `bootstrap`.
+        ValueError: as `bootstrap`, or there are not as many baselines as predictions.
     """
+    ours = _models(predictions, threshold)
+    theirs = _models(baselines, threshold if baseline_threshold is None else baseline_threshold)
+    if len(theirs) not in {1, len(ours)}:
+        raise ValueError(
+            f"{len(ours)} predictions and {len(theirs)} baselines: expected as many baselines, or "
+            "one for all"
+        )
     _check_bootstrap(target, groups, num_resamples, confidence)
-    ours = _drawn_scores(task, target, prediction, groups, num_resamples, seed)
-    theirs = _drawn_scores(task, target, baseline, groups, num_resamples, seed)
-    other = scores(task, target, baseline)
+    scored = _scored(task, target, ours + theirs, groups, num_resamples, seed)
+    count = len(ours)
     return {
-        name: _interval(value - other[name], ours[name] - theirs[name], num_resamples, confidence)
-        for name, value in scores(task, target, prediction).items()
+        name: _score(
+            values[:count] - values[count:],
+            drawn[:count] - drawn[count:],
+            num_resamples,
+            confidence,
+        )
+        for name, (values, drawn) in scored.items()
     }
 
 
-def _drawn_scores(
+def _models(predictions: Predictions, threshold: Thresholds) -> list[Model]:
+    """Return each repetition's prediction with its threshold."""
+    several = [predictions] if isinstance(predictions, np.ndarray) else list(predictions)
+    if not several:
+        raise ValueError("predictions is empty: expected an array, or one for each repetition")
+    if not isinstance(threshold, Sequence):
+        return [(prediction, threshold) for prediction in several]
+    if len(threshold) != len(several):
+        raise ValueError(
+            f"{len(threshold)} thresholds for {len(several)} predictions: expected one, or one for "
+            "each"
+        )
+    return list(zip(several, threshold, strict=True))
+
+
+def _scored(
     task: str,
     target: NDArray[Any],
-    prediction: NDArray[Any],
+    models: list[Model],
     groups: NDArray[Any],
     num_resamples: int,
     seed: int | Sequence[int],
-) -> dict[str, Floats]:
-    """Return each score (R,) in every resample; empty where there is one group only."""
-    names = scores(task, target, prediction)
-    drawn: dict[str, list[Floats]] = {name: [np.empty(0)] for name in names}
-    for weights in _resamples(np.asarray(groups), num_resamples, np.random.default_rng(seed)):
-        for name, values in weighted_scores(task, target, prediction, weights).items():
-            drawn[name].append(values)
-    return {name: np.concatenate(values) for name, values in drawn.items()}
+) -> dict[str, tuple[Floats, Floats]]:
+    """Return each score of each model (M,), and in every resample (M, R).
+
+    R is 0 where there is one group only, and for scores that take too long.
+    """
+    values = [scores(task, target, values, threshold=threshold) for values, threshold in models]
+    drawn: dict[str, list[Floats]] = {name: [np.empty((len(models), 0))] for name in values[0]}
+    rank_classes = _can_rank_classes(task, target, num_resamples)
+    num_classes = np.shape(models[0][0])[1] if task == "multiclass" else 1
+    rng = np.random.default_rng(seed)
+    for weights in _resamples(np.asarray(groups), num_classes, num_resamples, rng):
+        found = [
+            weighted_scores(
+                task, target, values, weights, threshold=threshold, rank_classes=rank_classes
+            )
+            for values, threshold in models
+        ]
+        for name in found[0]:
+            drawn[name].append(np.stack([of_model[name] for of_model in found]))
+    return {
+        name: (np.array([of_model[name] for of_model in values]), np.concatenate(parts, axis=1))
+        for name, parts in drawn.items()
+    }
+
+
+def _can_rank_classes(task: str, target: NDArray[Any], num_resamples: int) -> bool:
+    if task not in {"multiclass", "multilabel"}:
+        return True
+    return comparisons(np.asarray(target)) * num_resamples <= MAX_COMPARISONS
 
 
 def _resamples(
-    groups: NDArray[Any], num_resamples: int, rng: np.random.Generator
+    groups: NDArray[Any], num_classes: int, num_resamples: int, rng: np.random.Generator
 ) -> Iterator[Floats]:
     """Yield (R, N) clip counts of resampled groups, R bounded so that memory stays small."""
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return
-    at_once = max(1, _CELLS_AT_ONCE // len(group))
+    at_once = max(1, _CELLS_AT_ONCE // max(len(group), num_classes))
     for start in range(0, num_resamples, at_once):
         size = min(at_once, num_resamples - start)
         drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
         yield drawn[:, group].astype(np.float64)
 
 
-def _interval(value: float, drawn: Floats, num_resamples: int, confidence: float) -> Score:
-    defined = drawn[~np.isnan(drawn)]
+def _score(values: Floats, drawn: Floats, num_resamples: int, confidence: float) -> Score:
+    """Return the mean of values (M,), with the interval of the mean of drawn (M, R)."""
+    spread = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    means = drawn.mean(axis=0)
+    defined = means[~np.isnan(means)]
+    value = float(values.mean())
     if 2 * len(defined) < num_resamples:
-        return Score(value, np.nan, np.nan, len(defined))
+        return Score(value, np.nan, np.nan, len(defined), spread)
     low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Score(value, float(low), float(high), len(defined))
+    return Score(value, float(low), float(high), len(defined), spread)
 
 
 def _check_bootstrap(
     target: NDArray[Any], groups: NDArray[Any], num_resamples: int, confidence: float
 ) -> None:
-    if np.shape(groups) != np.shape(target):
+    if np.shape(groups) != np.shape(target)[:1]:
         raise ValueError(
             f"groups has shape {np.shape(groups)}, target {np.shape(target)}: "
             "give one group number for each clip"
@@ -179,102 +230,3 @@ def _check_bootstrap(
         raise ValueError(f"num_resamples is {num_resamples}: expected 1 or more")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: expected between 0 and 1, such as 0.95")
-
-
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Divide; NaN where the denominator is zero."""
-    out = np.full(denominator.shape, np.nan)
-    np.divide(numerator, denominator, out=out, where=denominator != 0)
-    return out
-
-
-def _macro(values: Floats) -> Floats:
-    """(R, C) -> (R,): the mean over the classes in which the score is defined."""
-    return _ratio(np.nansum(values, axis=1), (~np.isnan(values)).sum(axis=1).astype(np.float64))
-
-
-def _weighted_class_scores(
-    target: NDArray[Any], predicted: NDArray[Any], weights: Floats, num_classes: int
-) -> tuple[dict[str, Floats], Floats]:
-    """Return accuracy and balanced accuracy, each (R,), and the F1 score of each class (R, C)."""
-    is_target = (target[:, None] == np.arange(num_classes)).astype(np.float64)
-    is_predicted = (predicted[:, None] == np.arange(num_classes)).astype(np.float64)
-    hits, support = weights @ (is_target * is_predicted), weights @ is_target
-    recall = _macro(_ratio(hits, support))
-    result = {
-        "accuracy": _ratio(hits.sum(axis=1), support.sum(axis=1)),
-        "balanced_accuracy": np.where((support > 0).sum(axis=1) > 1, recall, np.nan),
-    }
-    return result, _ratio(2 * hits, support + weights @ is_predicted)
-
-
-def _weighted_ranking(
-    positive: NDArray[np.bool_], prediction: Floats, weights: Floats
-) -> tuple[Floats, Floats]:
-    """Return AUROC (trapezoids) and AUPRC (average precision, a step function), each (R,)."""
-    order = np.argsort(-prediction, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(prediction[order])), len(order) - 1)  # ties move as one
-    ordered = weights[:, order]
-    hits = np.cumsum(ordered * positive[order], axis=1)[:, ends]
-    alarms = np.cumsum(ordered * ~positive[order], axis=1)[:, ends]
-    hits_before = np.pad(hits, ((0, 0), (1, 0)))[:, :-1]
-    area = np.diff(alarms, prepend=0) * (hits + hits_before) / 2
-    precision = hits / np.maximum(hits + alarms, 1)
-    auroc = _ratio(area.sum(axis=1), hits[:, -1] * alarms[:, -1])
-    auprc = _ratio(((hits - hits_before) * precision).sum(axis=1), hits[:, -1])
-    return auroc, np.where(alarms[:, -1] > 0, auprc, np.nan)
-
-
-def _weighted_binary(
-    target: NDArray[Any], prediction: Floats, weights: Floats
-) -> dict[str, Floats]:
-    predicted = (prediction >= THRESHOLD).astype(np.int64)
-    result, f1 = _weighted_class_scores(target, predicted, weights, 2)
-    auroc, auprc = _weighted_ranking(target == 1, prediction, weights)
-    return {**result, "f1": f1[:, 1], "auroc": auroc, "auprc": auprc}
-
-
-def _weighted_multiclass(
-    target: NDArray[Any], prediction: Floats, weights: Floats
-) -> dict[str, Floats]:
-    num_classes = prediction.shape[1]
-    result, f1 = _weighted_class_scores(target, prediction.argmax(axis=1), weights, num_classes)
-    one_vs_rest = [
-        _weighted_ranking(target == c, prediction[:, c], weights)[0] for c in range(num_classes)
-    ]
-    return {**result, "f1_macro": _macro(f1), "auroc_macro": _macro(np.stack(one_vs_rest, axis=1))}
-
-
-def _weighted_deviations(values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return (R, N) deviations from each resample's mean and their (R,) weighted squares' sum."""
-    means = weights @ values / weights.sum(axis=1)
-    drawn = weights > 0
-    highest = np.where(drawn, values, -np.inf).max(axis=1)
-    lowest = np.where(drawn, values, np.inf).min(axis=1)
-    deviations = values - means[:, None]
-    # A constant resample must give exactly zero, which rounding of its mean would not.
-    squares = np.where(highest > lowest, (weights * deviations**2).sum(axis=1), 0.0)
-    return deviations, squares
-
-
-def _weighted_regression(
-    target: NDArray[Any], prediction: Floats, weights: Floats
-) -> dict[str, Floats]:
-    error, total = prediction - target, weights.sum(axis=1)
-    squared_error = weights @ error**2
-    of_target, target_squares = _weighted_deviations(target, weights)
-    of_prediction, prediction_squares = _weighted_deviations(prediction, weights)
-    covariance = (weights * of_target * of_prediction).sum(axis=1)
-    return {
-        "mae": weights @ np.abs(error) / total,
-        "rmse": np.sqrt(squared_error / total),
-        "r2": 1 - _ratio(squared_error, target_squares),
-        "pearson": _ratio(covariance, np.sqrt(target_squares) * np.sqrt(prediction_squares)),
-    }
-
-
-_WEIGHTED: dict[str, Callable[[NDArray[Any], Floats, Floats], dict[str, Floats]]] = {
-    "binary": _weighted_binary,
-    "multiclass": _weighted_multiclass,
-    "regression": _weighted_regression,
-}

@@ -21,5 +21,8 @@ def example(
     if task == "multiclass":
         odds = rng.integers(1, 6, (num_clips, num_classes)).astype(float)
         return rng.integers(0, num_classes, num_clips), odds / odds.sum(axis=1, keepdims=True)
+    if task == "multilabel":
+        labels = rng.integers(0, 2, (num_clips, num_classes))
+        return labels, rng.integers(0, 11, labels.shape) / 10
     target = rng.normal(50, 10, num_clips)
     return target, target + rng.normal(0, 5, num_clips)
