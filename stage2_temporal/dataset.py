@@ -1,5 +1,6 @@
-"""Batches of padded sequences from the store, as a Keras PyDataset."""
+"""Batches of padded sequences from the store, as a Keras PyDataset or a tf.data.Dataset."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -7,84 +8,177 @@ from numpy.typing import NDArray
 
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.store import EmbeddingStore
+from stage2_temporal.augment import AugmentSettings, augment_sequence, choose_view
 from stage2_temporal.balance import Draw
+from stage2_temporal.mixup import mixup
 
 keras = load_keras()
 _PyDataset: Any = keras.utils.PyDataset
 
-Batch = dict[str, NDArray[Any]]
+Indices = NDArray[np.intp]
+Arrays = dict[str, NDArray[Any]]
+Labels = Mapping[str, NDArray[Any]] | NDArray[Any]
+Batch = tuple[Any, ...]
+"""Inputs, and targets and weights as far as there are any."""
+FeatureRows = Callable[[Indices], NDArray[np.float32]]
+"""Returns the side features (B, F) of some clips, in the order asked."""
+
 PAD_MULTIPLE = 8
 _SORTED_BATCHES = 16
+_AUGMENT = 1  # of the random numbers: apart from those that draw and order clips
 
 
 class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
-    """Labelled sequences in batches of similar length, right-padded, with a mask.
+    """Sequences in batches of similar length, right-padded, with a mask.
 
-    A batch is `({"embedding": (B, T, D), "mask": (B, T) bool}, (B,) targets)`. Embeddings keep the
-    store's dtype, so that float16 travels to the device and is converted there. T is the longest
-    length in the batch, rounded up to a multiple of 8, so that few shapes are compiled (in the
-    second batch 8 more, if it were as in the first, but clips differ).
+    A batch is `(inputs,)`, `(inputs, targets)` or `(inputs, targets, weights)`, as far as these
+    were given. Inputs are `embedding` (B, T, D), `mask` (B, T) bool and, if asked for, `features`
+    (B, F) float32; targets and weights are arrays, or dictionaries of them, like those given.
+    Embeddings keep the store's dtype, so that float16 travels to the device and is converted there.
+    T is the longest length in the batch, rounded up to a multiple of 8, so that few shapes are
+    compiled (in the second batch 8 more, if it were as in the first, but clips differ).
 
-    With a seed the order is new each epoch, and a function of (seed, epoch) alone: the number of
-    workers does not matter. Without one the order is that of `positions`. Call `fit` with
-    shuffle=False: by default Keras shuffles the batches again, by Python's global generator.
+    With a seed the order is new each epoch, and a function of (seed, epoch) alone, and so is
+    augmentation: the number of workers does not matter. Without a seed the order is that of
+    `positions`, and nothing is augmented. Call `fit` with shuffle=False: by default Keras shuffles
+    the batches again, by Python's global generator.
 
     Args:
         store: The embeddings.
-        positions: (N,) sequences in the store.
-        targets: (N,) one a sequence.
+        positions: (N,) sequences in the store, or (N, V) views of each clip, of which an epoch
+            takes one at random (-1: no such view); the first is the clip itself.
+        targets: (N, ...) array, or such arrays by name of the model's outputs.
+        weights: (N,) weight of each clip in the loss; by name if the targets are.
+        features: Returns the side features of clips, given as indices 0..N-1.
+        extras: More inputs of the model: (N, ...) arrays by name.
         batch_size: B.
         seed: For training; None keeps the order, for evaluation.
         draw: Which of the N clips an epoch sees, as indices (a clip may occur more than once);
             None for each clip once. Called with the epoch's own random generator.
+        augmentation: How sequences are changed; used with a seed alone.
+        spread: (D,) standard deviation of each embedding feature, for noise.
+        full_batches: Whether to fill the last batch up to B with rows without any frame, of weight
+            0, so that no other shape is compiled for it.
         workers: Threads that prepare batches ahead.
     """
 
     def __init__(
         self,
         store: EmbeddingStore,
-        positions: NDArray[np.intp],
-        targets: NDArray[Any],
+        positions: Indices,
+        targets: Labels | None = None,
         *,
+        weights: Labels | None = None,
+        features: FeatureRows | None = None,
+        extras: Mapping[str, NDArray[Any]] | None = None,
         batch_size: int = 32,
         seed: int | None = None,
         draw: Draw | None = None,
+        augmentation: AugmentSettings | None = None,
+        spread: NDArray[np.float64] | None = None,
+        full_batches: bool = False,
         workers: int = 1,
     ) -> None:
         super().__init__(workers=workers, use_multiprocessing=False)
-        if len(positions) != len(targets) or not len(positions):
-            raise ValueError(
-                f"{len(positions)} positions and {len(targets)} targets were given; expected one "
-                "target a sequence, and at least one"
-            )
+        _check_lengths(positions, targets, weights, extras)
         self.store = store
         self.positions = positions
         self.targets = targets
+        self.weights = weights
+        self.features = features
+        self.extras = extras or {}
         self.batch_size = batch_size
         self.seed = seed
         self.draw = draw
+        self.augmentation = AugmentSettings() if augmentation is None else augmentation
+        self.spread = spread
+        self.full_batches = full_batches
         self.epoch = 0
-        self._num_steps = padded_length(store.lengths[positions])
+        if full_batches and targets is not None and weights is None:
+            raise ValueError("full_batches needs weights, lest empty rows count: give them, too")
+        by_name = isinstance(targets, Mapping) and isinstance(weights, Mapping)
+        if self.augmentation.mixup and seed is not None and not by_name:
+            raise ValueError("mixup needs targets and weights, both by name of the model's outputs")
+        self._views = positions if positions.ndim == 2 else positions[:, None]
+        self._lengths = np.where(self._views < 0, 0, store.lengths[self._views]).max(axis=1)
+        self._num_steps = padded_length(self._lengths)
         self._plan = self._planned_batches()
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def __getitem__(self, index: int) -> tuple[Batch, NDArray[Any]]:
+    def __getitem__(self, index: int) -> Batch:
         """Return batch `index` of this epoch."""
+        batch = self._batch(index)
+        missing = self.batch_size - len(self._plan[index])
+        return filled_up(batch, missing) if self.full_batches and missing else batch
+
+    def _batch(self, index: int) -> Batch:
         clips = self._plan[index]
-        sequences = [self.store.read(int(i)) for i in self.positions[clips]]
-        return pad_sequences(sequences, self._steps_of_batch(index)), self.targets[clips]
+        num_steps = self._steps_of_batch(index)
+        if self.seed is None:
+            positions = self._views[clips, 0]
+            return self._with_labels(clips, self._read(positions, num_steps))
+        rng = np.random.default_rng([self.seed, self.epoch, _AUGMENT, index])
+        positions = np.array([_choose(self._views[clip], rng) for clip in clips])
+        inputs = self._read(positions, num_steps)
+        if self.augmentation.any_sequence:
+            inputs = self._augmented(inputs, rng)
+        if not self.augmentation.mixup:
+            return self._with_labels(clips, inputs)
+        inputs, targets, weights = self._with_labels(clips, inputs)
+        return mixup(inputs, targets, weights, rng, alpha=self.augmentation.mixup)
 
     def on_epoch_end(self) -> None:
         """Plan the next epoch; Keras calls it once the workers have stopped."""
-        self.epoch += 1
+        self.start_epoch(self.epoch + 1)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Plan an epoch; a training that goes on after a crash starts with a later one."""
+        self.epoch = epoch
         self._plan = self._planned_batches()
 
     @property
-    def plan(self) -> list[NDArray[np.intp]]:
+    def plan(self) -> list[Indices]:
         """This epoch's batches as indices into `positions`."""
         return list(self._plan)
+
+    def as_tf_dataset(self, *, prefetch: int = 4) -> Any:
+        """Return the same batches as a `tf.data.Dataset`; each pass over it is the next epoch.
+
+        Args:
+            prefetch: Batches prepared ahead.
+        """
+        from stage2_temporal.tf_data import as_tf_dataset
+
+        return as_tf_dataset(self, prefetch=prefetch)
+
+    def _augmented(self, inputs: Arrays, rng: np.random.Generator) -> Arrays:
+        padded, mask = inputs["embedding"], inputs["mask"]
+        changed = [
+            augment_sequence(
+                sequence[:length],
+                rng,
+                self.augmentation,
+                spread=self.spread,
+                max_length=padded.shape[1],
+            )
+            for sequence, length in zip(padded, mask.sum(axis=1).tolist(), strict=True)
+        ]
+        return pad_sequences(changed, padded.shape[1])
+
+    def _read(self, positions: Indices, num_steps: int) -> Arrays:
+        return read_padded(self.store, positions, num_steps)
+
+    def _with_labels(self, clips: Indices, inputs: Arrays) -> Batch:
+        if self.features is not None:
+            inputs["features"] = self.features(clips)
+        inputs |= {name: values[clips] for name, values in self.extras.items()}
+        if self.targets is None:
+            return (inputs,)
+        if self.weights is None:
+            return inputs, _rows(self.targets, clips)
+        return inputs, _rows(self.targets, clips), _rows(self.weights, clips)
 
     def _steps_of_batch(self, index: int) -> int:
         """Return T of a batch; that of the second differs from the first's if any clip's does.
@@ -97,13 +191,46 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
             return num_steps + PAD_MULTIPLE
         return num_steps
 
-    def _planned_batches(self) -> list[NDArray[np.intp]]:
+    def _planned_batches(self) -> list[Indices]:
         if self.seed is None:
             return _chop(np.arange(len(self.positions)), self.batch_size)
         rng = np.random.default_rng([self.seed, self.epoch])
         clips = self.draw(rng) if self.draw else np.arange(len(self.positions))
-        lengths = self.store.lengths[self.positions]
-        return batches_of_like_length(rng.permutation(clips), lengths, self.batch_size, rng)
+        return batches_of_like_length(rng.permutation(clips), self._lengths, self.batch_size, rng)
+
+
+def _choose(views: Indices, rng: np.random.Generator) -> int:
+    """Draw one of a clip's stored views."""
+    stored = views[views >= 0]
+    return int(stored[choose_view(len(stored) - 1, rng)])
+
+
+def _rows(labels: Labels, clips: Indices) -> Any:
+    if isinstance(labels, Mapping):
+        return {name: values[clips] for name, values in labels.items()}
+    return labels[clips]
+
+
+def _check_lengths(
+    positions: Indices,
+    targets: Labels | None,
+    weights: Labels | None,
+    extras: Mapping[str, NDArray[Any]] | None,
+) -> None:
+    if not len(positions):
+        raise ValueError("0 positions were given; expected at least one sequence")
+    for what, labels in (("targets", targets), ("weights", weights), ("extras", extras)):
+        if labels is None:
+            continue
+        arrays = labels.values() if isinstance(labels, Mapping) else [labels]
+        wrong = [len(values) for values in arrays if len(values) != len(positions)]
+        if wrong:
+            raise ValueError(
+                f"{len(positions)} positions and {wrong[0]} {what} were given; expected one a "
+                "sequence"
+            )
+    if weights is not None and targets is None:
+        raise ValueError("weights were given without targets; give both, or neither")
 
 
 def padded_length(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -111,7 +238,30 @@ def padded_length(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return -(-lengths // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
-def pad_sequences(sequences: list[NDArray[Any]], num_steps: int) -> Batch:
+def filled_up(batch: Batch, missing: int) -> Batch:
+    """Append rows of zeros to every array: no frames, no labels, weight 0."""
+
+    def fill(array: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+
+    return tuple(
+        {name: fill(array) for name, array in part.items()}
+        if isinstance(part, Mapping)
+        else fill(part)
+        for part in batch
+    )
+
+
+def read_padded(store: EmbeddingStore, positions: Indices, num_steps: int) -> Arrays:
+    """Read sequences straight into {"embedding": (B, T, D), "mask": (B, T) bool}, right-padded."""
+    lengths = store.lengths[positions]
+    embedding = np.zeros((len(positions), num_steps, store.embedding_dim), store.dtype)
+    for row, position, length in zip(embedding, positions.tolist(), lengths.tolist(), strict=True):
+        store.read_into(position, row[:length])
+    return {"embedding": embedding, "mask": np.arange(num_steps) < lengths[:, None]}
+
+
+def pad_sequences(sequences: list[NDArray[Any]], num_steps: int) -> Arrays:
     """Stack sequences (T_i, D) into {"embedding": (B, T, D), "mask": (B, T) bool}, right-padded."""
     shape = (len(sequences), num_steps, sequences[0].shape[1])
     embedding = np.zeros(shape, sequences[0].dtype)
@@ -123,11 +273,11 @@ def pad_sequences(sequences: list[NDArray[Any]], num_steps: int) -> Batch:
 
 
 def batches_of_like_length(
-    clips: NDArray[np.intp],
+    clips: Indices,
     lengths: NDArray[np.int64],
     batch_size: int,
     rng: np.random.Generator,
-) -> list[NDArray[np.intp]]:
+) -> list[Indices]:
     """Cut shuffled clips into batches that need little padding, and shuffle the batches.
 
     Clips are sorted by length within runs of 16 batches only, so that chance still decides who
@@ -145,5 +295,5 @@ def batches_of_like_length(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def _chop(clips: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
+def _chop(clips: Indices, size: int) -> list[Indices]:
     return [clips[i : i + size] for i in range(0, len(clips), size)]

@@ -1,186 +1,294 @@
-"""Fitting a recurrent model: batches, early stopping, and the best weights' predictions."""
+"""Fitting a recurrent model: early stopping, resuming, and the best weights' predictions."""
 
+import contextlib
 import dataclasses
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from stage1_extract.keras_setup import load_keras
-from stage1_extract.store import EmbeddingStore
-from stage2_temporal.balance import Draw, oversample, uniformize
+from stage2_temporal.baseline import LinearModel
+from stage2_temporal.checkpoint import FitState, load_checkpoint
 from stage2_temporal.config import TrainSettings
-from stage2_temporal.dataset import EmbeddingSequence
-from stage2_temporal.models import build_model, feature_statistics, in_target_units
-from stage2_temporal.splits import Split
-from stage2_temporal.targets import Target
+from stage2_temporal.epochs import EpochKeeper, Validation, all_variables
+from stage2_temporal.gain import gain_confidence
+from stage2_temporal.models import (
+    BuiltModel,
+    Output,
+    build_model,
+    in_standard_units,
+    in_target_units,
+    losses,
+)
+from stage2_temporal.nan_cause import nan_cause
+from stage2_temporal.prediction import predict_batches
+from stage2_temporal.target_scale import TrainingError, clip_losses, weighted_losses
+from stage2_temporal.training_batches import TrainingBatches, output_key
 
 keras = load_keras()
-_Callback: Any = keras.callbacks.Callback
+Indices = NDArray[np.intp]
 
 
-class TrainingError(ValueError):
-    """Training went wrong: the loss is no number any more."""
+@dataclasses.dataclass(frozen=True)
+class SkipStart:
+    """Where a skip path starts.
+
+    Attributes:
+        models: The fitted mean-pool baseline of each target.
+        offsets: (n,) its predictions of the training clips, made without knowing them, by input
+            of the trainee: logits, or standardised values.
+    """
+
+    models: Sequence[LinearModel]
+    offsets: Mapping[str, NDArray[np.float32]]
 
 
 @dataclasses.dataclass(frozen=True)
 class FitResult:
-    """A trained model.
+    """A trained model; it is the trainer's own, so the next training changes it.
 
     Attributes:
-        model: Keras model; probabilities, or values in the target's units.
-        history: One row an epoch: epoch (from 1), loss, val_loss, ...
-        best_epoch: The epoch (from 1) whose weights the model has.
+        built: The model with the weights of the best epoch, and its attention.
+        batches: What it was trained on.
+        history: One row an epoch: epoch, loss, val_loss, learning_rate. Epoch 0 is the model
+            before training; its loss is blank.
+        best_epoch: The epoch whose weights the model has.
+        gain_confidence: How sure validation is that the best epoch is better than epoch 0.
     """
 
-    model: Any
+    built: BuiltModel
+    batches: TrainingBatches
     history: pd.DataFrame
     best_epoch: int
+    gain_confidence: float
+
+    def predict(self, clips: Indices) -> list[NDArray[np.float64]]:
+        """Return each target's predictions (n, k): probabilities, or values in its units."""
+        found = predict_batches(self.built.model, self.batches.evaluation(clips))
+        return [
+            found[output_key(i)] * scale.deviation + scale.mean
+            for i, scale in enumerate(self.batches.scales)
+        ]
+
+    def save(self, path: Path) -> None:
+        """Save the model, its continuous outputs in their targets' units."""
+        scales = {
+            output_key(i): (scale.mean, scale.deviation)
+            for i, (target, scale) in enumerate(
+                zip(self.batches.targets, self.batches.scales, strict=True)
+            )
+            if target.task == "regression"
+        }
+        in_target_units(self.built.model, scales).save(path)
 
 
-def training_draw(target: Target, train: NDArray[np.intp], settings: TrainSettings) -> Draw | None:
-    """Return what draws an epoch's clips among the training clips; None for each clip once.
+class Trainer:
+    """Trains models of one architecture, compiled once: compiling takes longer than most trainings.
 
-    Raises:
-        ValueError: The balancing does not suit the task.
-    """
-    if settings.balance == "none":
-        return None
-    if (settings.balance == "uniformize") != (target.task == "regression"):
-        suits = "uniformize" if target.task == "regression" else "oversample"
-        raise ValueError(
-            f"balance {settings.balance} does not suit the {target.task} target {target.name!r}; "
-            f"use {suits} or none"
-        )
-    values = target.numbers[train]
-    if settings.balance == "oversample":
-        return partial(oversample, values)
-    return partial(uniformize, values, num_bins=settings.bins, max_repeats=settings.max_repeats)
-
-
-def fit_recurrent(
-    store: EmbeddingStore,
-    positions: NDArray[np.intp],
-    target: Target,
-    split: Split,
-    settings: TrainSettings,
-    *,
-    show_progress: bool = False,
-) -> FitResult:
-    """Train a model with fresh weights on the training clips; validation decides when to stop.
+    Every training begins with fresh weights, random states and optimizer, made from its own seed.
 
     Args:
-        store: Embeddings.
-        positions: (N,) sequence of each clip.
-        target: (N,) targets.
-        split: Sides; the test side is not touched.
-        settings: Everything else.
-        show_progress: Whether to show a progress bar.
-
-    Raises:
-        TrainingError: The loss became NaN or infinite.
+        settings: Head, optimizer, epochs.
     """
-    keras.utils.set_random_seed(settings.seed)
-    mean, deviation = _target_scale(target, split.train)
-    model = build_model(
-        settings,
-        feature_statistics(store, positions[split.train]),
-        dtype=str(store.dtype),
-        task=target.task,
-        num_outputs=target.num_outputs,
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self._settings = settings
+        self._compiled: dict[int, tuple[BuiltModel, list[NDArray[Any]]]] = {}
+
+    def fit(
+        self,
+        batches: TrainingBatches,
+        *,
+        start: SkipStart,
+        seed: int,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[FitState], None] | None = None,
+        logs: Path | None = None,
+    ) -> FitResult:
+        """Train a model with fresh weights; validation decides when to stop.
+
+        With a skip path, epoch 0 is the mean-pool baseline. It is kept unless the validation clips
+        show, group by group, that the best epoch is better: few clips flatter the best of many.
+
+        Args:
+            batches: What it reads. The test side is not touched.
+            start: The fitted mean-pool baseline of each target, for a skip path.
+            seed: Of the initial weights and of everything random in training.
+            checkpoint: File to save the state in after each epoch, and to go on from.
+            on_epoch: Called with the state after each epoch.
+            logs: Folder for TensorBoard; None for no logs.
+
+        Raises:
+            TrainingError: The loss became NaN or infinite.
+        """
+        built = self.fresh_model(batches, linear=start.models, seed=seed)
+        keeper = EpochKeeper(
+            built,
+            self._settings,
+            _validation(built.model, batches),
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+            logs=logs,
+        )
+        first_weights = built.model.get_weights()
+        with contextlib.closing(keeper):
+            if checkpoint is not None and checkpoint.exists():
+                keeper.resume(*load_checkpoint(checkpoint))
+            else:
+                keeper.start()
+                _check_start(keeper.state.first_losses, batches)
+            if not keeper.finished:
+                _fit(built.trainee, batches, start.offsets, keeper, seed)
+        state = keeper.state
+        groups = batches.groups[batches.split.validation]
+        confidence = gain_confidence(state.first_losses, state.best_losses, groups)
+        keeps_first = self._settings.skip and confidence < self._settings.gain_confidence
+        built.model.set_weights(first_weights if keeps_first else state.best_weights)
+        return FitResult(
+            built=built,
+            batches=batches,
+            history=pd.DataFrame(state.history),
+            best_epoch=0 if keeps_first else state.best_epoch,
+            gain_confidence=confidence,
+        )
+
+    def fresh_model(
+        self, batches: TrainingBatches, *, linear: Sequence[LinearModel] | None, seed: int
+    ) -> BuiltModel:
+        """Return the compiled model with fresh weights, random states and optimizer.
+
+        Args:
+            batches: For sizes, statistics and scales.
+            linear: Where a skip path starts from; None for zero.
+            seed: Of everything random.
+        """
+        keras.utils.set_random_seed(seed)
+        fresh = _build(batches, linear, self._settings)
+        num_features = batches.features.shape[1] if batches.features else 0
+        if num_features not in self._compiled:
+            if batches.resident is not None:
+                trainee = batches.resident.trainee(fresh.trainee)
+                fresh = dataclasses.replace(fresh, trainee=trainee)
+            compile_model(fresh.trainee, outputs_of(batches), self._settings)
+            optimizer = [np.array(v) for v in map(_to_numpy, fresh.trainee.optimizer.variables)]
+            self._compiled[num_features] = (fresh, optimizer)
+            return fresh
+        built, optimizer = self._compiled[num_features]
+        values = [*map(_to_numpy, fresh.model.variables), *optimizer]
+        for variable, value in zip(all_variables(built), values, strict=True):
+            variable.assign(value)
+        return built
+
+
+def _to_numpy(variable: Any) -> NDArray[Any]:
+    return np.asarray(keras.ops.convert_to_numpy(variable))
+
+
+def _check_start(losses: NDArray[np.float64], batches: TrainingBatches) -> None:
+    wrong = np.flatnonzero(~np.isfinite(losses))
+    if not len(wrong):
+        return
+    clips = batches.split.validation
+    batch = int(wrong[0]) // batches.settings.batch_size
+    cause = nan_cause(batches.evaluation(clips), batch, batches.statistics, batches.settings)
+    raise TrainingError(
+        f"before training, the loss of {len(wrong)} of {len(clips)} validation clips is no number: "
+        f"{cause}"
     )
-    scaled = _training_targets(target, mean, deviation)
-    batches = partial(
-        EmbeddingSequence, store, batch_size=settings.batch_size, workers=settings.workers
-    )
-    progress = _Progress(settings.epochs, show=show_progress)
-    history = model.fit(
-        batches(
-            positions[split.train],
-            scaled[split.train],
-            seed=settings.seed,
-            draw=training_draw(target, split.train, settings),
-        ),
-        validation_data=batches(positions[split.validation], scaled[split.validation]),
-        epochs=settings.epochs,
-        callbacks=[
-            keras.callbacks.EarlyStopping(patience=settings.patience, restore_best_weights=True),
-            keras.callbacks.TerminateOnNaN(),
-            progress,
-        ],
+
+
+def _fit(
+    trainee: Any,
+    batches: TrainingBatches,
+    offsets: Mapping[str, NDArray[Any]],
+    keeper: EpochKeeper,
+    seed: int,
+) -> None:
+    training = batches.training(seed, offsets)
+    training.start_epoch(keeper.state.epoch)
+    trainee.fit(
+        training,
+        initial_epoch=keeper.state.epoch,
+        epochs=batches.settings.epochs,
+        callbacks=[keeper],
         shuffle=False,
         verbose=0,
-    ).history
-    table = pd.DataFrame({"epoch": np.arange(1, len(history["loss"]) + 1), **history})
-    _check_finite(table)
-    if target.task == "regression":
-        model = in_target_units(model, mean, deviation)
-    return FitResult(model, table, int(table["epoch"].iloc[table["val_loss"].argmin()]))
-
-
-def predict_sequences(
-    model: Any,
-    store: EmbeddingStore,
-    positions: NDArray[np.intp],
-    task: str,
-    *,
-    batch_size: int = 32,
-) -> NDArray[np.float64]:
-    """Return predictions in the order of `positions`.
-
-    Returns:
-        (N,) probability of class 1 or value, or (N, C) probabilities.
-    """
-    batches = EmbeddingSequence(store, positions, np.zeros(len(positions)), batch_size=batch_size)
-    outputs = np.asarray(model.predict(batches, verbose=0), np.float64)
-    return outputs if task == "multiclass" else outputs[:, 0]
-
-
-def _target_scale(target: Target, train: NDArray[np.intp]) -> tuple[float, float]:
-    """Return mean and deviation of a continuous target, from training clips alone."""
-    if target.task != "regression":
-        return 0.0, 1.0
-    values = target.numbers[train]
-    deviation = float(values.std())
-    if deviation == 0:
+    )
+    if keeper.failed_batch is not None:
+        cause = nan_cause(training, keeper.failed_batch, batches.statistics, batches.settings)
         raise TrainingError(
-            f"{target.name!r} is {values[0]:g} in every training clip; use another split or seed"
-        )
-    return float(values.mean()), deviation
-
-
-def _training_targets(target: Target, mean: float, deviation: float) -> NDArray[Any]:
-    if target.task == "regression":
-        return ((target.numbers - mean) / deviation).astype(np.float32)[:, None]
-    dtype = np.float32 if target.task == "binary" else np.int32
-    return target.numbers.astype(dtype)[:, None]
-
-
-def _check_finite(history: pd.DataFrame) -> None:
-    if not np.isfinite(history[["loss", "val_loss"]].to_numpy()).all():
-        raise TrainingError(
-            f"the loss was no number any more in epoch {len(history)}; lower --learning-rate "
-            "(and look at the target for extreme values)"
+            f"the loss was no number any more in epoch {keeper.state.epoch + 1}, batch "
+            f"{keeper.failed_batch + 1}: {cause}"
         )
 
 
-class _Progress(_Callback):  # type: ignore[misc]
-    """A bar over the epochs with the validation loss."""
+def outputs_of(batches: TrainingBatches) -> list[Output]:
+    """Return what a model predicts: one output a target."""
+    return [
+        Output(output_key(i), target.task, target.num_outputs)
+        for i, target in enumerate(batches.targets)
+    ]
 
-    def __init__(self, epochs: int, *, show: bool) -> None:
-        super().__init__()
-        self._bar = tqdm(total=epochs, unit="epoch", desc="train", disable=None if show else True)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Move on by an epoch."""
-        del epoch
-        self._bar.set_postfix(val_loss=f"{(logs or {}).get('val_loss', np.nan):.4f}", refresh=False)
-        self._bar.update()
+def _build(
+    batches: TrainingBatches, linear: Sequence[LinearModel] | None, settings: TrainSettings
+) -> BuiltModel:
+    starts = [
+        in_standard_units(model, scale.mean, scale.deviation)
+        for scale, model in zip(batches.scales, linear or [], strict=linear is not None)
+    ]
+    return build_model(
+        settings,
+        batches.statistics,
+        outputs_of(batches),
+        dtype=str(batches.inputs.store.dtype),
+        num_features=batches.features.shape[1] if batches.features else 0,
+        linear=starts,
+    )
 
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Leave the bar where training stopped."""
-        del logs
-        self._bar.close()
+
+def compile_model(model: Any, outputs: Sequence[Output], settings: TrainSettings) -> None:
+    """Compile a model with the optimizer of the settings, whose variables are made at once."""
+    loss, weights = losses(outputs, settings.loss_weight)
+    model.compile(
+        keras.optimizers.AdamW(
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            global_clipnorm=settings.clip_norm or None,
+        ),
+        loss,
+        loss_weights=weights,
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _validation(model: Any, batches: TrainingBatches) -> Callable[[], Validation]:
+    clips = batches.split.validation
+    sequence = batches.evaluation(clips)
+    targets = [target.at(clips) for target in batches.targets]
+    importances = [batches.importance.get(target.name) for target in targets]
+
+    def validate() -> Validation:
+        found = predict_batches(model, sequence)
+        predictions = [found[output_key(i)] for i in range(len(targets))]
+        losses = [
+            loss * importance[clips] if importance is not None else loss
+            for loss, importance in zip(
+                clip_losses(targets, predictions, batches.scales), importances, strict=True
+            )
+        ]
+        means = {
+            target.name: float(np.nanmean(of_target)) if target.present.any() else np.nan
+            for target, of_target in zip(targets, losses, strict=True)
+        }
+        return Validation(
+            losses=weighted_losses(losses, batches.settings.loss_weight),
+            of_targets=means if len(targets) > 1 else {},
+        )
+
+    return validate

@@ -2,7 +2,8 @@
 
 import pickle
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stage1_extract.keras_setup import load_keras
-from stage1_extract.store import EmbeddingStore
+from stage1_extract.store import EmbeddingStore, StoreError
+from stage2_temporal.augment import AugmentSettings
 from stage2_temporal.balance import oversample
-from stage2_temporal.dataset import EmbeddingSequence, batches_of_like_length, pad_sequences
-from tests.stage2_temporal.synthetic import planted, write_store
+from stage2_temporal.dataset import (
+    EmbeddingSequence,
+    batches_of_like_length,
+    pad_sequences,
+)
+from stage2_temporal.inputs import stored_views
+from stage2_temporal.prediction import prefetched
+from tests.stage2_temporal.synthetic import planted, write_store, write_views
 
 keras = load_keras()
 _Model: Any = keras.Model
 
 LENGTHS = [1, 3, 8, 9, 16, 17, 40, 2, 5, 100, 7, 33, 8]
-Batch = tuple[dict[str, NDArray[Any]], NDArray[Any]]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +44,7 @@ def dataset(store: EmbeddingStore, **options: Any) -> EmbeddingSequence:
     return EmbeddingSequence(store, number, number, **{"batch_size": 4, **options})
 
 
-def batches(data: EmbeddingSequence) -> list[Batch]:
+def batches(data: EmbeddingSequence) -> list[Any]:
     return [data[i] for i in range(len(data))]
 
 
@@ -95,7 +102,7 @@ def test_padding_keeps_every_value(lengths: list[int], more: int) -> None:
 def test_unequal_or_no_clips_are_an_error(
     store: EmbeddingStore, positions: list[int], targets: list[int]
 ) -> None:
-    with pytest.raises(ValueError, match=f"{len(positions)} positions and {len(targets)} targets"):
+    with pytest.raises(ValueError, match=f"{len(positions)} positions"):
         EmbeddingSequence(store, np.array(positions, np.intp), np.array(targets))
 
 
@@ -181,6 +188,243 @@ def test_batches_need_little_padding() -> None:
     assert sorted(np.concatenate(found)) == list(range(320))
     assert padded < 1.1 * lengths.sum()  # about 1.75 times for batches at random
     assert [lengths[batch].max() for batch in found] != sorted(lengths[b].max() for b in found)
+
+
+# labels, weights and side features
+
+
+def test_without_targets_a_batch_holds_inputs_alone(store: EmbeddingStore) -> None:
+    (inputs,) = EmbeddingSequence(store, np.array([3, 1]))[0]
+    assert planted_numbers(inputs) == [3, 1]
+    assert set(inputs) == {"embedding", "mask"}
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_everything_follows_its_clip(store: EmbeddingStore, balanced: bool) -> None:
+    """Positions, side features, targets and weights are in different orders, on purpose."""
+    positions = np.array([7, 2, 11, 0, 5, 9, 4])
+    missing = positions == 5
+    data = EmbeddingSequence(
+        store,
+        positions,
+        {"a": positions[:, None] * 10.0, "b": np.where(missing, 0, -positions)[:, None]},
+        weights={"a": np.ones(7, np.float32), "b": np.where(missing, 0, positions / 8)},
+        features=lambda clips: np.stack([positions[clips], clips], axis=1).astype(np.float32),
+        batch_size=3,
+        seed=4,
+        draw=partial(oversample, np.array([0, 0, 0, 0, 0, 1, 1])) if balanced else None,
+    )
+    seen: Counter[int] = Counter()
+    for _ in range(5):
+        for inputs, targets, weights in batches(data):
+            numbers = np.array(planted_numbers(inputs))
+            known = numbers != 5
+            np.testing.assert_array_equal(inputs["features"][:, 0], numbers)
+            np.testing.assert_array_equal(positions[inputs["features"][:, 1].astype(int)], numbers)
+            np.testing.assert_array_equal(targets["a"], numbers[:, None] * 10)
+            np.testing.assert_array_equal(targets["b"][:, 0], np.where(known, -numbers, 0))
+            np.testing.assert_array_equal(weights["b"], np.where(known, numbers / 8, 0))
+            assert inputs["features"].dtype == weights["a"].dtype == np.float32
+            seen.update(numbers.tolist())
+        data.on_epoch_end()
+    assert set(seen) == set(positions.tolist())
+    assert sum(seen.values()) == (50 if balanced else 35)
+
+
+@pytest.mark.parametrize("augmentation", [AugmentSettings(), AugmentSettings(crop=0.5, mixup=1)])
+def test_full_batches_end_with_rows_that_count_nothing(
+    store: EmbeddingStore, augmentation: AugmentSettings
+) -> None:
+    number = np.arange(13)
+    targets, weights = {"a": number[:, None] + 1.0}, {"a": np.ones(13, np.float32)}
+    options: dict[str, Any] = {"batch_size": 5, "seed": 0, "augmentation": augmentation}
+    plain, full = (
+        EmbeddingSequence(store, number, targets, weights=weights, full_batches=fill, **options)
+        for fill in (False, True)
+    )
+    for (inputs, labels, counts), (padded, more, filled) in zip(
+        batches(plain), batches(full), strict=True
+    ):
+        size = len(counts["a"])
+        assert len(filled["a"]) == len(padded["mask"]) == 5
+        for short, long in ((inputs["embedding"], padded["embedding"]), (labels["a"], more["a"])):
+            np.testing.assert_array_equal(long[:size], short)
+            assert not long[size:].any()
+        assert not padded["mask"][size:].any()
+        assert filled["a"].tolist() == [1] * size + [0] * (5 - size)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": None, "weights": np.ones(13)}, "weights were given without targets"),
+        ({"weights": np.ones(4)}, "13 positions and 4 weights"),
+        ({"full_batches": True}, "full_batches needs weights"),
+        ({"augmentation": AugmentSettings(mixup=0.2), "seed": 0}, "mixup needs targets and weig"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    store: EmbeddingStore, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        EmbeddingSequence(store, np.arange(13), **{"targets": np.arange(13), **options})
+
+
+# stored views
+
+
+@pytest.fixture(scope="module")
+def viewed(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
+    """Clips v000 to v003 with view 0, some with views 2 and 5, which the second feature tells."""
+    lengths, of_view = [4, 6, 5, 90], {0: [0, 1, 2, 3], 2: [0, 2], 5: [2]}
+    views = {}
+    for view, numbers in of_view.items():
+        clips = planted(lengths)
+        for frames in clips.values():
+            frames[:, 1] = view
+        views[view] = {f"v{i:03d}": clips[f"v{i:03d}"] for i in numbers}
+    return write_views(tmp_path_factory.mktemp("views"), views)
+
+
+def test_stored_views_are_found_whatever_the_order(viewed: EmbeddingStore) -> None:
+    def at(number: int, *views: int) -> list[int]:
+        return [viewed.find(f"v{number:03d}", view) if view >= 0 else -1 for view in views]
+
+    positions = np.array([viewed.find(f"v{number:03d}") for number in (2, 1, 0)])
+    assert stored_views(viewed, positions).tolist() == [
+        at(2, 0, 2, 5),
+        at(1, 0, -1, -1),
+        at(0, 0, 2, -1),
+    ]
+
+
+def views_seen(viewed: EmbeddingStore, seed: int | None, num_epochs: int) -> Counter[Any]:
+    """How often each (clip, view) came; its label is proven to be the clip's."""
+    clips = [0, 1, 2]
+    positions = stored_views(viewed, np.array([viewed.find(f"v{i:03d}") for i in clips]))
+    data = EmbeddingSequence(viewed, positions, np.array(clips), batch_size=2, seed=seed)
+    seen: Counter[Any] = Counter()
+    for _ in range(num_epochs):
+        for inputs, targets in batches(data):
+            assert planted_numbers(inputs) == targets.tolist()
+            seen.update(zip(targets.tolist(), inputs["embedding"][:, 0, 1].tolist(), strict=True))
+        data.on_epoch_end()
+    return seen
+
+
+def test_training_draws_every_view_evenly(viewed: EmbeddingStore) -> None:
+    seen = views_seen(viewed, 0, 300)
+    expected = {(0, 0): 150, (0, 2): 150, (1, 0): 300, (2, 0): 100, (2, 2): 100, (2, 5): 100}
+    assert set(seen) == set(expected)
+    for which, count in expected.items():
+        assert seen[which] == pytest.approx(count, abs=45)  # more than five deviations
+
+
+def test_evaluation_sees_clips_themselves(viewed: EmbeddingStore) -> None:
+    assert views_seen(viewed, None, 3) == {(0, 0): 3, (1, 0): 3, (2, 0): 3}
+
+
+def test_a_missing_view_lengthens_no_batch(viewed: EmbeddingStore) -> None:
+    """-1 is also the store's last sequence, which is long."""
+    positions = stored_views(viewed, np.array([viewed.find("v000"), viewed.find("v001")]))
+    (inputs,) = EmbeddingSequence(viewed, positions, seed=0)[0]
+    assert inputs["mask"].shape == (2, 8)
+
+
+# augmentation
+
+
+STRONG = AugmentSettings(
+    crop=0.4, speed=2, jitter=0.3, frame_dropout=0.2, noise=0.1, feature_mask=0.4, time_mask=0.3
+)
+MIXED = AugmentSettings(crop=0.5, mixup=0.5)
+
+
+def augmented(store: EmbeddingStore, augmentation: AugmentSettings, **options: Any) -> Any:
+    number = np.arange(store.num_sequences)
+    return EmbeddingSequence(
+        store,
+        number,
+        {"a": number[:, None].astype(np.float32)},
+        weights={"a": np.ones(len(number), np.float32)},
+        **{"batch_size": 4, "seed": 1, "spread": np.ones(3), **options},
+        augmentation=augmentation,
+    )
+
+
+def content(arrived: Iterable[Any]) -> list[bytes]:
+    return [array.tobytes() for array in keras.tree.flatten(list(arrived))]
+
+
+@pytest.mark.parametrize("augmentation", [STRONG, MIXED])
+def test_augmentation_is_a_function_of_seed_and_epoch(
+    store: EmbeddingStore, augmentation: AugmentSettings
+) -> None:
+    data = augmented(store, augmentation)
+    by_epoch = []
+    for _ in range(3):
+        by_epoch.append(content(prefetched(data)))
+        data.on_epoch_end()
+    resumed = augmented(store, augmentation, workers=4)
+    resumed.start_epoch(2)
+    assert content(prefetched(resumed)) == by_epoch[2]
+    backwards = [resumed[i] for i in reversed(range(len(resumed)))]
+    assert content(backwards[::-1]) == by_epoch[2]
+    assert len({tuple(sorted(epoch)) for epoch in by_epoch}) == 3
+    assert content(prefetched(augmented(store, augmentation, seed=2))) != by_epoch[0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_augmented_sequences_fit_their_batch(tmp_path: Path, dtype: str) -> None:
+    store = write_store(tmp_path / "s", planted(LENGTHS), dtype=dtype)
+    for inputs, _, _ in batches(augmented(store, STRONG)):
+        assert inputs["embedding"].dtype == dtype
+        assert inputs["mask"].any(axis=1).all()
+        assert (np.diff(inputs["mask"].astype(int), axis=1) <= 0).all()
+        assert not inputs["embedding"][~inputs["mask"]].any()
+
+
+@pytest.mark.parametrize("augmentation", [STRONG, MIXED])
+def test_evaluation_is_not_augmented(store: EmbeddingStore, augmentation: AugmentSettings) -> None:
+    plain = augmented(store, AugmentSettings(), seed=None)
+    assert content(batches(augmented(store, augmentation, seed=None))) == content(batches(plain))
+
+
+# at the edges
+
+
+@pytest.mark.parametrize("augmentation", [AugmentSettings(), STRONG, MIXED])
+def test_one_frame_and_100000_frames_share_a_batch(
+    tmp_path: Path, augmentation: AugmentSettings
+) -> None:
+    store = write_store(tmp_path / "s", planted([1, 100_000]), dtype="float16")
+    inputs, _, _ = augmented(store, augmentation)[0]
+    assert inputs["embedding"].shape == (2, 100_000, 3)
+    assert np.isfinite(inputs["embedding"]).all()
+    assert inputs["mask"].any(axis=1).all()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_a_store_cut_short_while_it_is_read_is_an_error(tmp_path: Path, share: float) -> None:
+    """Of a mapped file, this would be a crash of the process."""
+    store = write_store(tmp_path / "s", planted([4000, 4000]))
+    data = EmbeddingSequence(store, np.array([0, 1]))
+    assert planted_numbers(data[0][0]) == [0, 1]
+    shard = store.shards[0]
+    with shard.path.open("r+b") as file:
+        file.truncate(shard.offset_bytes + int(share * 8000) * shard.row_bytes)
+    with pytest.raises(
+        StoreError, match=rf"a\.h5 is damaged: it ends within v00{int(share > 0.5)}"
+    ):
+        data[0]
+
+
+def test_threads_get_what_one_thread_gets(store: EmbeddingStore) -> None:
+    data = augmented(store, STRONG, batch_size=1)
+    expected = content(batches(data))
+    with ThreadPoolExecutor(8) as pool:
+        arrived = list(pool.map(data.__getitem__, list(range(len(data))) * 5))
+    assert content(arrived) == expected * 5
 
 
 # under Keras
