@@ -1,58 +1,30 @@
 """Reading a run folder: every file checked before it is used."""
 
-import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stage2_temporal.metrics import higher_is_better
+from stage2_temporal.metrics import check_task, higher_is_better
+from stage2_temporal.run_folder import RUN_FORMAT
+from stage2_temporal.run_shapes import (
+    CLASSES,
+    COUNTS,
+    REGIONS,
+    SHAPES,
+    SIDES,
+    SUBJECTS,
+    Json,
+    check_shape,
+)
+from stage2_temporal.run_tables import check_is_file, incomplete, read_table
+from stage2_temporal.shown_clips import PREFIXES, ShownClips, read_shown_clips
 
-MODELS = {"recurrent": "recurrent model", "mean_pool": "mean-pool baseline"}
-
-Json = dict[str, Any]
-
-# What a complete run holds: key to type, alternative types, or the shape of the object below.
-_NUMBER = (int, float)
-
-
-_NULL = type(None)
-
-
-_SPLIT = {"clips": int, "groups": int}
-
-
-SCORE_KEYS = ("value", "low", "high")
-
-
-_SCORES = {"recurrent": dict, "mean_pool": dict, "difference": dict}
-
-
-_SHAPES: dict[str, Json] = {
-    "settings.json": {
-        **dict.fromkeys(("format", "created", "command"), str),
-        **dict.fromkeys(("software", "settings"), dict),
-        "store": {"path": str, "fingerprint": str, "settings": dict, "dtype": str}
-        | {"num_sequences": int, "embedding_dim": int},
-        "manifest": {"path": str, "sha256": str, "num_clips": int},
-    },
-    "data.json": {
-        **dict.fromkeys(("task", "target", "split_sha256", "balance"), str),
-        **{"classes": (list, _NULL), "group": (str, _NULL), "left_out": dict, "notices": list},
-        "split": dict.fromkeys(("train", "validation", "test"), _SPLIT),
-        "distribution": dict.fromkeys(("labels", "before", "after"), list),
-        "lengths": dict.fromkeys(("min", "median", "max"), _NUMBER),
-    },
-    "metrics.json": {
-        **{"primary": str, "confidence": _NUMBER, "resampled_by": str, "num_resamples": int},
-        **{"test": _SCORES, "validation": _SCORES},
-    },
-}
+RUN_VERSION = 2
+MODELS = tuple(PREFIXES)
 
 
 @dataclass(frozen=True)
@@ -63,20 +35,17 @@ class Run:
         settings: `settings.json`.
         data: `data.json`.
         metrics: `metrics.json`.
-        history: `history.csv`, one row an epoch.
-        test: The test rows of `predictions.csv`: labels are text, numbers are finite floats.
+        history: `history.csv`, one row an epoch of a training, with the training's name in `unit`.
+        by_fold: `scores_by_fold.csv`; an undefined value is NaN.
+        tested: The test clips of each target, by its name.
     """
 
     settings: Json
     data: Json
     metrics: Json
     history: pd.DataFrame
-    test: pd.DataFrame
-
-    @property
-    def classes(self) -> list[str]:
-        """Class labels in the order of `data.json`; empty for regression."""
-        return list(self.data["classes"] or [])
+    by_fold: pd.DataFrame
+    tested: dict[str, ShownClips]
 
 
 def read_run(run_folder: Path) -> Run:
@@ -86,118 +55,154 @@ def read_run(run_folder: Path) -> Run:
         FileNotFoundError: A file of the run is missing.
         ValueError: A file is not what a complete run holds.
     """
-    settings, data, metrics = (_read_json(run_folder / name) for name in _SHAPES)
-    if (settings["format"], settings.get("format_version")) != ("stage2-run", 1):
-        got = f"format {settings['format']!r}, version {settings.get('format_version')!r}"
-        raise _incomplete(
-            run_folder / "settings.json", f"expected stage2-run, version 1, got {got}"
-        )
-    if len({len(part) for part in data["distribution"].values()}) > 1:
-        raise _incomplete(run_folder / "data.json", "distribution: its lists differ in length")
-    _check_scores(metrics, run_folder / "metrics.json")
-    history = _read_history(run_folder / "history.csv", data.get("best_epoch"))
-    test = _read_test(run_folder / "predictions.csv", data["classes"])
-    return Run(settings, data, metrics, history, test)
-
-
-def _incomplete(path: Path, problem: str) -> ValueError:
-    return ValueError(f"{path}: {problem}. This folder is not a complete run: train it again.")
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. This folder is not a complete run.")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _incomplete(path, f"not UTF-8 text ({error})") from error
+    settings = _read_json(run_folder / "settings.json")
+    data, metrics = (_read_json(run_folder / name) for name in ("data.json", "metrics.json"))
+    _check_data(data, run_folder / "data.json")
+    _check_metrics(metrics, data, run_folder / "metrics.json")
+    return Run(
+        settings=settings,
+        data=data,
+        metrics=metrics,
+        history=_read_history(run_folder / "history.csv", data),
+        by_fold=_read_by_fold(run_folder / "scores_by_fold.csv", data),
+        tested={
+            target["name"]: _read_tested(run_folder, target, data, metrics)
+            for target in data["targets"]
+        },
+    )
 
 
 def _read_json(path: Path) -> Json:
-    text = _read_text(path)
+    check_is_file(path)
     try:
-        document: Json = json.loads(text)
+        document: Json = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _incomplete(path, f"not JSON ({error})") from error
-    problem = next(_problems(document, _SHAPES[path.name]), None)
-    if problem:
-        raise _incomplete(path, problem)
+        raise incomplete(path, f"not JSON ({error})") from error
+    if path.name == "settings.json":
+        _check_version(document, path)
+    check_shape(path, document, SHAPES[path.name])
     return document
 
 
-def _problems(document: object, shape: Json, where: str = "") -> Iterator[str]:
-    if not isinstance(document, dict):
-        yield f"expected an object at {where or 'the top'}, got {document!r}"
-        return
-    for key, expected in shape.items():
-        name = f"{where}.{key}".lstrip(".")
-        if key not in document:
-            yield f"{name} is missing"
-        elif isinstance(expected, dict):
-            yield from _problems(document[key], expected, name)
-        elif not isinstance(document[key], expected):
-            yield f"{name} is {document[key]!r}, expected {expected}"
+def _check_version(document: object, path: Path) -> None:
+    found = document if isinstance(document, dict) else {}
+    got = (found.get("format"), found.get("format_version"))
+    if "format" in found and got != (RUN_FORMAT, RUN_VERSION):
+        raise incomplete(
+            path, f"expected {RUN_FORMAT}, version {RUN_VERSION}, got {got[0]!r}, version {got[1]}"
+        )
 
 
-def _check_scores(metrics: Json, path: Path) -> None:
-    if metrics["primary"] not in metrics["test"]["recurrent"]:
-        raise _incomplete(path, f"no test score of the primary metric {metrics['primary']!r}")
+def _check_data(data: Json, path: Path) -> None:
+    if not data["targets"] or not data["folds"]:
+        raise incomplete(path, "expected a target and a fold or more")
+    for number, target in enumerate(data["targets"]):
+        _check_target(target, path, f"targets[{number}]")
+    for distribution in data["balance"]["distributions"]:
+        if len({len(distribution[key]) for key in ("labels", "before", "after")}) > 1:
+            problem = f"distribution {distribution['name']!r}: its lists differ in length"
+            raise incomplete(path, problem)
+
+
+def _check_target(target: Json, path: Path, where: str) -> None:
+    _check_known_task(target["task"], path, where)
+    if (target["task"] == "regression") != (target["classes"] is None):
+        raise incomplete(path, f"{where}: classes do not suit the task {target['task']!r}")
+    if Path(target["predictions"]).name != target["predictions"]:
+        problem = f"{where}.predictions is {target['predictions']!r}, expected a file's name"
+        raise incomplete(path, problem)
+    if target["classes"] is not None:
+        check_shape(path, target["classes"], CLASSES, f"{where}.classes")
+        check_shape(path, target["class_counts"], COUNTS, f"{where}.class_counts")
+
+
+def _check_known_task(task: str, path: Path, where: str) -> None:
     try:
-        higher_is_better(metrics["primary"])
+        check_task(task)
     except ValueError as error:
-        raise _incomplete(path, f"primary: {error}") from error
-    for split, who in itertools.product(("test", "validation"), _SCORES):
-        for name, score in metrics[split][who].items():
-            values = [score.get(k) for k in SCORE_KEYS] if isinstance(score, dict) else [score]
-            if len(values) == 1 or not all(isinstance(v, (*_NUMBER, _NULL)) for v in values):
-                problem = f"{split}.{who}.{name} is {score!r}, expected value, low and high"
-                raise _incomplete(path, problem)
+        raise incomplete(path, f"{where}: {error}") from error
 
 
-def _read_csv(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    text = _read_text(path)
+def _check_metrics(metrics: Json, data: Json, path: Path) -> None:
+    tasks = {target["name"]: target["task"] for target in data["targets"]}
+    found = {name: scores["task"] for name, scores in metrics["targets"].items()}
+    if tasks != found:
+        raise incomplete(path, f"its targets are {found}, those of data.json {tasks}")
+    for name, scores in metrics["targets"].items():
+        _check_target_scores(scores, path, f"targets.{name}")
+
+
+def _check_target_scores(scores: Json, path: Path, where: str) -> None:
+    primary = scores["primary"]
     try:
-        # Everything as text: a class named "NA" or "01" is not a missing value or the number 1.
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        higher_is_better(primary)
     except ValueError as error:
-        raise _incomplete(path, f"not a CSV table ({error})") from error
-    missing = [column for column in columns if column not in table.columns]
-    if missing or table.empty:
-        problem = f"missing columns {missing}" if missing else "no rows"
-        raise _incomplete(path, f"{problem}; the columns are {list(table.columns)}")
-    return table
+        raise incomplete(path, f"{where}.primary: {error}") from error
+    if primary not in scores["test"]["recurrent"]:
+        raise incomplete(path, f"{where}: no test score of the primary metric {primary!r}")
+    known = {*MODELS, "difference", *(f"difference_{model}" for model in MODELS)}
+    unknown = sorted({*scores["test"], *scores["validation"]} - known)
+    if unknown:
+        raise incomplete(path, f"{where}: models {unknown}, expected some of {sorted(known)}")
+    if scores["subjects"] is not None:
+        check_shape(path, scores["subjects"], SUBJECTS, f"{where}.subjects")
+    if scores["regions"] is not None:
+        check_shape(path, scores["regions"], REGIONS, f"{where}.regions")
 
 
-def _numbers(table: pd.DataFrame, columns: Iterable[str], path: Path) -> pd.DataFrame:
-    try:
-        return table.assign(**{name: pd.to_numeric(table[name]) for name in columns})
-    except ValueError as error:
-        raise _incomplete(path, f"a number was expected: {error}") from error
-
-
-def _read_history(path: Path, best_epoch: int | None) -> pd.DataFrame:
-    table = _read_csv(path, ["epoch", "loss", "val_loss"])
-    history = _numbers(table, table.columns, path)
-    if not np.isfinite(history["epoch"].to_numpy(float)).all():
-        raise _incomplete(path, "the column epoch holds blank or infinite values")
-    if best_epoch is not None and best_epoch not in set(history["epoch"]):
-        raise _incomplete(path, f"data.json chose epoch {best_epoch!r}, which has no row here")
+def _read_history(path: Path, data: Json) -> pd.DataFrame:
+    places = ["epoch", "fold", "member", "repeat"]
+    history = read_table(path, numbers=[*places, "loss", "val_loss"], others=True).numbers
+    for name in places:
+        if not np.isfinite(history[name].to_numpy()).all():
+            raise incomplete(path, f"the column {name} holds blank or infinite values")
+    history = history.astype(dict.fromkeys(places, int))
+    _check_folds(path, history["fold"], data)
+    units = history[places[1:]].drop_duplicates()
+    names = {
+        unit: "fold{}-member{}-repeat{}".format(*unit)
+        for unit in units.itertuples(index=False, name=None)
+    }
+    history["unit"] = [names[row] for row in history[places[1:]].itertuples(index=False, name=None)]
+    epochs = set(zip(history["unit"], history["epoch"], strict=True))
+    for unit, epoch in data["best_epochs"].items():
+        if (unit, epoch) not in epochs:
+            raise incomplete(
+                path, f"data.json chose epoch {epoch} of {unit}, which has no row here"
+            )
+    if missing := sorted(set(names.values()) - set(data["best_epochs"]))[:5]:
+        raise incomplete(path, f"data.json has no best epoch of {missing}")
     return history
 
 
-def _read_test(path: Path, classes: list[str] | None) -> pd.DataFrame:
-    labels = ["target", "prediction", "baseline_prediction"]
-    scores = [f"{who}probability_{label}" for who in ("", "baseline_") for label in classes or []]
-    table = _read_csv(path, ["video_id", "split", "group", *labels, *scores])
-    test = table[table["split"] == "test"].reset_index(drop=True)
-    if test.empty:
-        raise _incomplete(path, f"no row of split 'test', only {sorted(set(table['split']))}")
-    if classes is not None:
-        unknown = sorted(set(test[labels].to_numpy().ravel()) - set(classes))
-        if unknown:
-            raise _incomplete(path, f"labels {unknown} are not among the classes {classes}")
-    numeric = labels if classes is None else scores
-    test = _numbers(test, numeric, path)
-    if not np.isfinite(test[numeric].to_numpy(float)).all():
-        raise _incomplete(path, f"the test rows of {numeric} hold blank or infinite values")
-    return test
+def _read_by_fold(path: Path, data: Json) -> pd.DataFrame:
+    names = ["fold", "repetition", "repeat"]
+    table = read_table(path, texts=["target", "model", "split", "score"], numbers=[*names, "value"])
+    _check_folds(path, table.numbers["fold"], data)
+    unknown = sorted(set(table.texts["model"]) - set(MODELS))
+    if unknown:
+        raise incomplete(path, f"models {unknown}, expected some of {list(MODELS)}")
+    scores = pd.concat([table.texts, table.numbers], axis=1)
+    twice = scores.duplicated([*table.texts, "fold", "repeat"])
+    if twice.any():
+        raise incomplete(path, f"row {int(twice.argmax()) + 2} gives a score a second time")
+    return scores
+
+
+def _check_folds(path: Path, numbers: pd.Series, data: Json) -> None:
+    last = len(data["folds"]) - 1
+    if not numbers.isin(range(last + 1)).all():
+        raise incomplete(path, f"folds {sorted(set(numbers))[:10]}, expected 0 to {last}")
+
+
+def _read_tested(run_folder: Path, target: Json, data: Json, metrics: Json) -> ShownClips:
+    sides = itertools.chain.from_iterable([data["folds"][0][side]] for side in SIDES)
+    tested = metrics["targets"][target["name"]]["test"]
+    return read_shown_clips(
+        run_folder / target["predictions"],
+        target["task"],
+        target["classes"] or (),
+        models=[model for model in MODELS if model in tested],
+        folds=[n for n, fold in enumerate(data["folds"]) if fold["repetition"] == 0],
+        all_labelled=target["labelled"] == sum(side["clips"] for side in sides),
+    )

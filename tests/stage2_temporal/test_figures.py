@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from stage2_temporal import figures
+from stage2_temporal import figures, picture, prediction_figures
 
 HOSTILE = ["$a_1$", "$\\frac{$", "<script>x</script>", "_hidden", "a\x00b\nc", "動作", "\ud800"]
 
 
 def svg_of(figure: Figure) -> str:
-    uri = figures.embed(figure, "alt").uri
+    uri = picture.embed(figure, "alt").uri
     prefix = "data:image/svg+xml;base64,"
     assert uri.startswith(prefix)
     return base64.b64decode(uri.removeprefix(prefix)).decode("utf-8")
@@ -24,12 +24,12 @@ def texts_of(figure: Figure) -> list[str]:
     return ["".join(node.itertext()).strip() for node in nodes]
 
 
-def roc(area: float) -> figures.Roc:
-    return figures.Roc(np.array([0.0, 1.0]), np.array([0.0, 1.0]), area)
+def roc(area: float) -> prediction_figures.Roc:
+    return prediction_figures.Roc(np.array([0.0, 1.0]), np.array([0.0, 1.0]), area)
 
 
 def test_confusion_counts_by_hand() -> None:
-    counts = figures.confusion_counts(
+    counts = prediction_figures.confusion_counts(
         ["a", "a", "a", "b", "c"], ["a", "b", "b", "b", "a"], ["c", "b", "a", "never"]
     )
     # Rows are targets, columns predictions, both in the order given.
@@ -37,7 +37,7 @@ def test_confusion_counts_by_hand() -> None:
 
 
 def test_confusion_figure_shows_counts_and_shares_of_the_row() -> None:
-    shown = texts_of(figures.confusion_figure(np.array([[3, 1], [0, 7]]), ["no", "yes"]))
+    shown = texts_of(prediction_figures.confusion_figure(np.array([[3, 1], [0, 7]]), ["no", "yes"]))
     for text in ("3", "75%", "1", "25%", "7", "100%", "no", "yes", "target", "predicted"):
         assert text in shown
 
@@ -46,7 +46,7 @@ def test_confusion_figure_shows_counts_and_shares_of_the_row() -> None:
 def test_confusion_figure_writes_every_label_and_count(num_classes: int) -> None:
     labels = [f"label {i}" for i in range(num_classes)]
     counts = 1000 + np.arange(num_classes**2).reshape(num_classes, num_classes)
-    shown = set(texts_of(figures.confusion_figure(counts, labels)))
+    shown = set(texts_of(prediction_figures.confusion_figure(counts, labels)))
     assert set(labels) <= shown
     written = {text.replace(",", "") for text in shown}
     assert {str(count) for count in counts.flat} <= written
@@ -54,25 +54,27 @@ def test_confusion_figure_writes_every_label_and_count(num_classes: int) -> None
 
 def test_roc_points_of_a_known_ranking() -> None:
     # Three of the four (positive, negative) pairs are ranked correctly.
-    curve = figures.roc_points(np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1]))
+    curve = prediction_figures.roc_points(
+        np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1])
+    )
     assert curve is not None
     assert curve.area == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("truth", [True, False])
 def test_roc_points_of_a_single_class_are_undefined(truth: bool) -> None:
-    assert figures.roc_points(np.array([truth] * 3), np.array([0.1, 0.2, 0.3])) is None
+    assert prediction_figures.roc_points(np.array([truth] * 3), np.array([0.1, 0.2, 0.3])) is None
 
 
 def test_roc_figure_names_the_worst_four_of_many_classes() -> None:
     curves = {f"c{i}": roc(0.5 + i / 100) for i in range(12)}
-    shown = " ".join(texts_of(figures.roc_figure(curves)))
+    shown = " ".join(texts_of(prediction_figures.roc_figure(curves)))
     assert all(f"c{i}" in shown for i in range(4))
     assert "c4" not in shown
 
 
 def test_roc_figure_names_all_of_a_few_classes_with_their_area() -> None:
-    shown = " ".join(texts_of(figures.roc_figure({"a": roc(0.9125), "_b": roc(0.5)})))
+    shown = " ".join(texts_of(prediction_figures.roc_figure({"a": roc(0.9125), "_b": roc(0.5)})))
     assert "0.912" in shown
     assert "_b" in shown
 
@@ -81,8 +83,8 @@ def test_roc_figure_names_all_of_a_few_classes_with_their_area() -> None:
 def test_hostile_labels_are_drawn_as_plain_text(label: str) -> None:
     classes = [label, "other"]
     drawn = [
-        figures.confusion_figure(np.eye(2, dtype=np.int64), classes),
-        figures.roc_figure({label: roc(0.9)}),
+        prediction_figures.confusion_figure(np.eye(2, dtype=np.int64), classes),
+        prediction_figures.roc_figure({label: roc(0.9)}),
         figures.distribution_figure(classes, [1, 2], [2, 2]),
         figures.interval_figure({label: (0.5, 0.4, 0.6)}, name=label),
     ]
@@ -113,14 +115,16 @@ def test_curve_figure_marks_the_chosen_epoch_and_bears_gaps() -> None:
 
 def test_scatter_of_many_points_is_rasterised() -> None:
     few, many = (np.linspace(0, 1, n) for n in (20, 20_000))
-    assert "data:image/png" not in svg_of(figures.scatter_figure(few, few, limits=(0, 1)))
-    large = svg_of(figures.scatter_figure(many, many, limits=(0, 1)))
+    assert "data:image/png" not in svg_of(
+        prediction_figures.scatter_figure(few, few, limits=(0, 1))
+    )
+    large = svg_of(prediction_figures.scatter_figure(many, many, limits=(0, 1)))
     assert "data:image/png" in large
     assert len(large) < 500_000
 
 
 def test_scatter_of_one_constant_value_has_an_axis() -> None:
-    figures.embed(figures.scatter_figure(np.ones(3), np.ones(3), limits=(1, 1)), "alt")
+    picture.embed(prediction_figures.scatter_figure(np.ones(3), np.ones(3), limits=(1, 1)), "alt")
 
 
 @pytest.mark.parametrize(("count", "named"), [(40, True), (41, False)])
@@ -130,5 +134,41 @@ def test_distribution_names_bars_while_they_can_be_read(count: int, named: bool)
 
 
 def test_shorten_keeps_both_ends() -> None:
-    assert figures.shorten("short") == "short"
-    assert figures.shorten("abcdefghij", 7) == "abc…hij"
+    assert picture.shorten("short") == "short"
+    assert picture.shorten("abcdefghij", 7) == "abc…hij"
+
+
+@pytest.mark.parametrize("count", [40, 41, 10_000])
+def test_distribution_says_what_balancing_made(count: int) -> None:
+    figure = figures.distribution_figure(
+        [f"k{i}" for i in range(count)], [1] * count, [2] * count, after_is="sum of weights"
+    )
+    shown = texts_of(figure)
+    assert "before: clips" in shown
+    assert "after: sum of weights" in shown
+    assert len(svg_of(figure)) < 500_000
+
+
+def test_median_curve_ends_where_fewer_than_half_go_on() -> None:
+    # By hand: medians of {3, 5, 10}, {2, 4, nan}, and one of three values alone.
+    curves = [
+        (np.array([0, 1, 2]), np.array([3.0, 2.0, 1.0])),
+        (np.array([0, 1]), np.array([5.0, 4.0])),
+        (np.array([0]), np.array([10.0])),
+    ]
+    epochs, values = figures.median_curve(curves)
+    assert epochs.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(values, [5.0, 3.0, np.nan])
+
+
+def test_curves_figure_names_trainings_median_and_choice() -> None:
+    curve = (np.array([0, 1, 2]), np.array([3.0, 2.0, 2.5]), 1)
+    shown = texts_of(figures.curves_figure([curve, curve], name="loss"))
+    assert {"each training", "median", "chosen epoch", "loss"} <= set(shown)
+
+
+def test_strip_figure_bears_gaps_and_many_folds() -> None:
+    values = {"model": np.linspace(0, 1, 2000), "none": np.full(2000, np.nan)}
+    figure = figures.strip_figure(values, name="AUROC")
+    assert {"model", "none", "mean", "AUROC"} <= set(texts_of(figure))
+    assert len(svg_of(figure)) < 200_000

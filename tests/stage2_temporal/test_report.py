@@ -1,17 +1,28 @@
 import base64
-import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from stage2_temporal.report import format_number, most_wrong, verdict, write_report
+from stage2_temporal.report import write_report
+from stage2_temporal.report_mistakes import most_wrong
+from stage2_temporal.report_words import (
+    display_name,
+    features_verdict,
+    format_number,
+    score_name,
+    verdict,
+)
+from stage2_temporal.shown_clips import ShownClips
+from tests.stage2_temporal.written_runs import FILES, edit, make_run, score
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-FILES = ["settings.json", "data.json", "metrics.json", "history.csv", "predictions.csv"]
+SCORES = ("targets", "abnormal", "test")
 
 
 class Page(HTMLParser):
@@ -47,104 +58,25 @@ class Page(HTMLParser):
             self.cells.append(data)
 
 
-def score(value: float | None, low: float | None, high: float | None) -> dict[str, float | None]:
-    return {"value": value, "low": low, "high": high}
+def svgs_of(page: Page) -> list[str]:
+    return [base64.b64decode(address.split(",")[1]).decode("utf-8") for address in page.addresses]
 
 
-def documents(task: str, classes: list[str] | None, primary: str) -> dict[str, Any]:
-    both = {
-        "recurrent": {primary: score(0.9123, 0.8432, 0.9644), "f1": score(None, None, None)},
-        "mean_pool": {primary: score(0.8765, 0.7901, 0.9402), "f1": score(float("nan"), 0, 1)},
-        "difference": {primary: score(0.0358, -0.0211, 0.0933), "f1": score(None, None, None)},
-    }
-    return {
-        "settings.json": {
-            "format": "stage2-run",
-            "format_version": 1,
-            "created": "2025-11-21T10:12:31+00:00",
-            "software": {"keras": "3.12.7"},
-            "settings": {"head": "lstm", "units": 64, "max_frames": None},
-            "command": "stage2-temporal train S M R --target abnormal",
-            "store": {"path": "/s", "fingerprint": "f1nger", "num_sequences": 137}
-            | {"embedding_dim": 1280, "dtype": "float16", "settings": {"backbone": "MobileNetV2"}},
-            "manifest": {"path": "/m.csv", "sha256": "mani5ha", "num_clips": 137},
-        },
-        "data.json": {
-            "task": task,
-            "target": "abnormal",
-            "classes": classes,
-            "group": "patient",
-            "split_sha256": "5plit5ha",
-            "split": {
-                "train": {"clips": 90, "groups": 51},
-                "validation": {"clips": 21, "groups": 11},
-                "test": {"clips": 19, "groups": 13},
-            },
-            "left_out": {"blank target": 7},
-            "balance": "oversample",
-            "distribution": {"labels": ["lo", "hi"], "before": [31, 59], "after": [59, 59]},
-            "notices": ["clip_8 ended early"],
-            "lengths": {"min": 12, "median": 48.5, "max": 96},
-            "best_epoch": 2,
-        },
-        "metrics.json": {
-            **{"task": task, "primary": primary, "confidence": 0.95, "resampled_by": "patient"},
-            **{"num_resamples": 1000, "test": both, "validation": both},
-        },
-    }
-
-
-def predictions(classes: list[str] | None) -> pd.DataFrame:
-    ids = [f"clip_{i}" for i in range(8)]
-    table = pd.DataFrame({"video_id": ids, "split": ["validation", *["test"] * 7], "group": "p01"})
-    if classes is None:
-        values = [10.0, 20, 30, 40, 50, 60, 70, 80]
-        return table.assign(target=values, prediction=45.5, baseline_prediction=44.5)
-    targets = [classes[i % len(classes)] for i in range(8)]
-    table = table.assign(target=targets, prediction=classes[0], baseline_prediction=classes[-1])
-    for label in classes:
-        table[f"probability_{label}"] = 0.7 if label == classes[0] else 0.3 / (len(classes) - 1)
-        table[f"baseline_probability_{label}"] = 1 / len(classes)
-    return table
-
-
-def make_run(
-    folder: Path, task: str = "binary", classes: list[str] | None = None, **changes: Any
-) -> Path:
-    """Write a complete run; `changes` replace keys of `data.json`."""
-    classes = ["0", "1"] if task == "binary" and classes is None else classes
-    files = documents(task, classes, "mae" if task == "regression" else "auroc")
-    files["data.json"] |= changes
-    for name, document in files.items():
-        (folder / name).write_text(json.dumps(document))
-    history = {"epoch": [1, 2, 3], "loss": [0.7, 0.5, 0.4], "val_loss": [0.7, 0.6, 0.65]}
-    pd.DataFrame(history | {"learning_rate": 0.001}).to_csv(folder / "history.csv", index=False)
-    predictions(classes).to_csv(folder / "predictions.csv", index=False)
-    return folder
-
-
-def edit(path: Path, *keys: str, value: object) -> None:
-    document = json.loads(path.read_text())
-    place = document
-    for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    path.write_text(json.dumps(document))
-
-
-RUNS: list[tuple[str, list[str] | None]] = [
-    ("binary", ["0", "1"]),
-    ("multiclass", ["covid", "pneumonia", "healthy", "other"]),
-    ("multiclass", [f"action {i}" for i in range(30)]),
-    ("regression", None),
+RUNS: list[tuple[str, dict[str, Any]]] = [
+    ("binary", {}),
+    ("binary", {"folds": 3, "repeats": 2, "features": True, "second": "regression"}),
+    ("multiclass", {"classes": ["covid", "pneumonia", "healthy", "other"], "members": 3}),
+    ("multiclass", {"classes": [f"action {i}" for i in range(30)]}),
+    ("multilabel", {"classes": ["cough", "fever", "a+b"]}),
+    ("regression", {"folds": 25, "group": None, "second": "multilabel"}),
 ]
 
 
-@pytest.mark.parametrize(("task", "classes"), RUNS)
+@pytest.mark.parametrize(("task", "options"), RUNS)
 def test_page_is_well_formed_and_loads_nothing(
-    tmp_path: Path, task: str, classes: list[str] | None
+    tmp_path: Path, task: str, options: dict[str, Any]
 ) -> None:
-    path = write_report(make_run(tmp_path, task, classes))
+    path = write_report(make_run(tmp_path, task, **options))
     page = Page(path)
     assert path == tmp_path / "report.html"
     assert page.images
@@ -155,9 +87,7 @@ def test_page_is_well_formed_and_loads_nothing(
 
 
 def test_images_load_nothing_either(tmp_path: Path) -> None:
-    page = Page(write_report(make_run(tmp_path)))
-    for address in page.addresses:
-        svg = base64.b64decode(address.split(",")[1]).decode("utf-8")
+    for svg in svgs_of(Page(write_report(make_run(tmp_path)))):
         assert not re.search(r"(href|src)=\"https?:|url\(http|@import|<script", svg)
 
 
@@ -167,15 +97,20 @@ def test_page_shows_what_the_run_holds(tmp_path: Path) -> None:
         "abnormal from 130 clips, grouped by patient",  # 90 + 21 + 19
         "0.912 [0.843, 0.964]",
         "0.876 [0.790, 0.940]",
-        "train 90 51",
-        "validation 21 11",
-        "test 19 13",
+        "without intervals. score recurrent model mean-pool baseline AUROC 0.800",
+        "by the mean prediction of its clips: 13 of them, 2 more left out",
+        "fold 0 90 (51) 21 (11) 19 (13)",
+        "class train validation test 0 21 22 23",
+        "oversample abnormal: 31 -> 59",
+        "No two clips of different groups and sides have mean embeddings with a cosine of 0.999",
+        "A clip is positive from a probability of 0.5",
+        "The weights of epoch 2 were kept",
         "blank target 7",
         "clip_8 ended early",
         "min 12, median 48.5, max 96",
         "lo 31 59",
         "units 64",
-        "max_frames none",
+        "positive none",
         "backbone MobileNetV2",
         "keras 3.12.7",
         "5plit5ha",
@@ -187,41 +122,158 @@ def test_page_shows_what_the_run_holds(tmp_path: Path) -> None:
         assert expected in text
 
 
+def test_folds_and_repeats_are_shown(tmp_path: Path) -> None:
+    run = make_run(tmp_path, folds=3, repeats=2, members=2)
+    edit(run / "metrics.json", *SCORES, "recurrent", "auroc", "spread", value=0.0123)
+    text = Page(write_report(run)).text
+    for expected in (
+        "AUROC, 21 test clips, 3 folds, mean of 2 repeats",
+        "± 0.012 over 2 repeats",
+        "Cross-validation in 3 folds: each clip is tested once; no patient is on two sides",
+        "In each fold 2 models trained",
+        "Of 2 repeats, the first is shown",
+        "fold 2 1 0.520 0.520",  # repeat 1 of the last fold
+        "Of 12 trainings, the weights of epoch 2 were kept",
+        "fold 1 1 0 2 3 0.600",  # fold, member, repeat, kept and last epoch, its loss
+    ):
+        assert expected in text
+
+
+def test_figures_count_each_clip_once(tmp_path: Path) -> None:
+    # In repeat 0 all clips are predicted as class 0, in repeat 1 all as class 1.
+    images = Page(write_report(make_run(tmp_path, folds=2, repeats=2))).images
+    [matrix] = [i["alt"] for i in images if i["alt"] and "Confusion" in i["alt"]]
+    assert matrix is not None
+    assert "Rows: [[6, 0], [8, 0]]" in matrix
+
+
+def test_many_folds_are_summarised(tmp_path: Path) -> None:
+    run = make_run(tmp_path, folds=25)
+    edit(run / "data.json", "folds", 7, "test", value={"clips": 3, "groups": 1})
+    table = pd.read_csv(run / "scores_by_fold.csv")
+    table.loc[table["fold"] == 4, "value"] = np.nan
+    table.to_csv(run / "scores_by_fold.csv", index=False)
+    text = Page(write_report(run)).text
+    assert "fewest test clips fold 7 90 (51) 21 (11) 3 (1)" in text
+    assert "lowest 0.500 0.500" in text
+    assert "highest 0.740 0.740" in text
+    assert "undefined in 1 1" in text
+
+
+def test_side_features_have_a_baseline_of_their_own(tmp_path: Path) -> None:
+    text = Page(write_report(make_run(tmp_path, features=True))).text
+    assert "features-alone baseline 0.712 95% interval 0.600 to 0.800" in text
+    assert "The video beside the side features appears to help" in text
+    assert "the order of frames, or the side features that the baseline lacks, helps" in text
+
+
+def test_further_targets_have_sections(tmp_path: Path) -> None:
+    text = Page(write_report(make_run(tmp_path, second="regression"))).text
+    assert "abnormal and other from 130 clips" in text
+    section = text[text.index("Target: other") :]
+    assert "many 77 5 0.456 0.456 few 3 0 undefined undefined" in section
+    assert "The test clips with the largest errors" in section
+
+
+def test_clips_without_a_target_are_counted(tmp_path: Path) -> None:
+    path = make_run(tmp_path) / "predictions.csv"
+    table = pd.read_csv(path, dtype=str)
+    table.loc[1:2, "target"] = ""
+    table.to_csv(path, index=False)
+    text = Page(write_report(tmp_path)).text
+    assert "2 test clips are not shown: they lack this target." in text
+
+
+def test_labels_are_counted_one_by_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "multilabel", ["cough", "fever", "a+b"])
+    edit(run / "data.json", "targets", 0, "labelled", value=130)
+    table = pd.read_csv(run / "predictions.csv", dtype=str)
+    table["target"] = ["", "cough", "cough+fever", "fever+a+b", "a+b", "", "cough", "cough"]
+    table["prediction"] = ["", "cough", "cough", "a+b", "a+b", "fever", "", ""]
+    table.to_csv(run / "predictions.csv", index=False)
+    text = Page(write_report(run)).text
+    # Label, test clips that have it, that are predicted to, and both: of the seven test clips.
+    for row in ("cough 4 2 2", "fever 2 1 0", "a+b 2 2 2"):
+        assert row in text
+    assert "Confusion" not in text
+    assert "clip_5 p05 none fever 1" in text
+
+
+def test_look_alikes_are_listed(tmp_path: Path) -> None:
+    pair = {"first": "a", "second": "b", "first_side": "train", "second_side": "test"}
+    run = make_run(tmp_path, near_duplicates=[pair | {"cosine": 0.99912}])
+    text = Page(write_report(run)).text
+    assert "1 pair of clips on two sides look alike" in text
+    assert "a train b test 0.9991" in text
+
+
+def test_a_falling_learning_rate_is_drawn(tmp_path: Path) -> None:
+    path = make_run(tmp_path) / "history.csv"
+    assert "Learning rate" not in Page(write_report(tmp_path)).text
+    pd.read_csv(path).assign(learning_rate=[np.nan, 0.1, 0.01, 0]).to_csv(path, index=False)
+    assert "Learning rate against epochs" in Page(write_report(tmp_path)).text
+
+
 def test_a_run_without_groups_names_none(tmp_path: Path) -> None:
-    text = Page(write_report(make_run(tmp_path, group=None))).text
+    run = make_run(tmp_path, group=None)
+    edit(run / "metrics.json", "targets", "abnormal", "subjects", value=None)
+    text = Page(write_report(run)).text
     assert "grouped by" not in text
-    assert "groups" not in text
+    assert "13 groups" not in text
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_missing_scores_are_undefined(tmp_path: Path, value: float | None) -> None:
     metrics = make_run(tmp_path) / "metrics.json"
     for column in ("recurrent", "difference"):
-        edit(metrics, "test", column, "auroc", value=score(value, value, value))
+        edit(metrics, *SCORES, column, "auroc", value=score(value, value, value))
     text = Page(write_report(tmp_path)).text
     assert "AUROC undefined 0.876" in text
-    assert "F1 undefined undefined" in text
+    assert "Brier score ↓ undefined undefined" in text
     assert "Undecided" in text
     assert "nan" not in text.lower().split()
 
 
+def test_a_score_without_interval_shows_its_value_alone(tmp_path: Path) -> None:
+    metrics = make_run(tmp_path) / "metrics.json"
+    edit(metrics, *SCORES, "recurrent", "auroc", value=score(0.625))
+    text = Page(write_report(tmp_path)).text
+    assert "recurrent model 0.625 mean-pool baseline" in text
+    assert "AUROC 0.625 0.876 [0.790, 0.940]" in text
+
+
+def test_differences_of_rounding_are_none(tmp_path: Path) -> None:
+    metrics = make_run(tmp_path) / "metrics.json"
+    edit(metrics, *SCORES, "difference", "auroc", value=score(2e-9, 1e-9, 3e-9))
+    text = Page(write_report(tmp_path)).text
+    assert "No clear difference" in text
+    assert "is 0.000 (paired interval 0.000 to 0.000)" in text
+
+
 def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     bad = "<script>alert('$a_1$')</script>"
-    run = make_run(tmp_path, "binary", [bad, "$x"], group=bad, target=bad, notices=[bad])
-    edit(run / "settings.json", "settings", value={bad: bad})
+    run = make_run(tmp_path, "binary", [bad, "$x"], group=bad, notices=[bad], left_out={bad: 1})
+    edit(run / "settings.json", "settings", value={bad: bad, "threshold": bad})
     edit(run / "settings.json", "command", value=bad)
-    edit(run / "data.json", "left_out", value={bad: 1})
-    edit(run / "data.json", "distribution", "labels", value=[bad, "$x"])
+    edit(run / "data.json", "folds", 0, "name", value=bad)
+    edit(run / "data.json", "balance", "description", value=bad)
+    for key, value in (("name", bad), ("labels", [bad, "$x"])):
+        edit(run / "data.json", "balance", "distributions", 0, key, value=value)
     table = pd.read_csv(run / "predictions.csv").assign(video_id=bad, group=bad)
+    table["video_id"] += table.index.astype(str)
     table.to_csv(run / "predictions.csv", index=False)
     page = Page(write_report(run))  # asserts that there is no script element
     assert "<script" not in page.source
-    assert page.text.count(bad) > 6
+    assert page.text.count(bad) > 12
 
 
-def test_labels_that_look_like_numbers_or_blanks_stay_text(tmp_path: Path) -> None:
-    text = Page(write_report(make_run(tmp_path, "multiclass", ["NA", "01", "1e3"]))).text
-    assert "clip_1 p01 01 NA 0.700 1e3" in text
+@pytest.mark.parametrize("label", ["NA", "01", "1e3", "x" * 3000, "動作", "a\x00b\nc"])
+def test_strange_labels_stay_text(tmp_path: Path, label: str) -> None:
+    page = Page(write_report(make_run(tmp_path, "multiclass", ["other", label, "third"])))
+    start = label[:50].split("\x00", maxsplit=1)[0]
+    assert f"clip_1 p01 {start}" in page.text
+    assert "x" * 130 not in page.source
+    assert "\x00" not in page.source
 
 
 def test_more_classes_than_a_matrix_can_show_become_pairs(tmp_path: Path) -> None:
@@ -231,63 +283,24 @@ def test_more_classes_than_a_matrix_can_show_become_pairs(tmp_path: Path) -> Non
     assert "action 3 action 0 1" in text
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    (make_run(tmp_path) / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{re.escape(name)}.*not a complete run"):
-        write_report(tmp_path)
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b'a,b\n"1,2\n'])
-def test_garbled_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
-    (make_run(tmp_path) / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{re.escape(name)}.*not a complete run"):
-        write_report(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "keys", "value", "message"),
-    [
-        ("settings.json", ["format_version"], 2, "version 2"),
-        ("settings.json", ["store"], None, "store"),
-        ("data.json", ["split", "test"], {"clips": 3}, "split.test.groups is missing"),
-        ("data.json", ["distribution", "after"], [1], "differ in length"),
-        ("data.json", ["best_epoch"], 9, "epoch 9"),
-        ("data.json", ["classes"], ["0", "2"], "probability_2"),
-        ("metrics.json", ["primary"], "f2", "f2"),
-        ("metrics.json", ["test", "recurrent", "auroc"], 0.9, "0.9"),
-        ("metrics.json", ["test", "recurrent", "auroc", "low"], "x", "'x'"),
-    ],
-)
-def test_wrong_content_is_shown(
-    tmp_path: Path, name: str, keys: list[str], value: object, message: str
-) -> None:
-    edit(make_run(tmp_path) / name, *keys, value=value)
-    with pytest.raises(ValueError, match=re.escape(message)):
-        write_report(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "message"),
-    [
-        ("split", "train", "no row of split 'test'"),
-        ("target", "2", r"labels \['2'\]"),
-        ("probability_1", "high", "a number was expected"),
-        ("probability_1", "", "blank or infinite"),
-    ],
-)
-def test_wrong_predictions_are_shown(tmp_path: Path, column: str, value: str, message: str) -> None:
-    path = make_run(tmp_path) / "predictions.csv"
-    pd.read_csv(path, dtype=str).assign(**{column: value}).to_csv(path, index=False)
-    with pytest.raises(ValueError, match=message):
-        write_report(tmp_path)
-
-
-def test_history_without_epoch_numbers_is_shown(tmp_path: Path) -> None:
-    (make_run(tmp_path) / "history.csv").write_text("epoch,loss,val_loss\n1,1,1\n,2,2\n")
-    with pytest.raises(ValueError, match=r"history\.csv: the column epoch"):
-        write_report(tmp_path)
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_clips", "num_classes"), [(8, 10_000), (10_000, 4)])
+def test_large_runs_make_small_pages(tmp_path: Path, num_clips: int, num_classes: int) -> None:
+    classes = [f"class {i}" for i in range(num_classes)]
+    counts = {"labels": classes, "before": [1] * num_classes, "after": [2] * num_classes}
+    balance = {"kind": "oversample", "description": "x"}
+    distributions = [{"name": "abnormal", **counts}]
+    run = make_run(
+        tmp_path, "multiclass", classes, balance=balance | {"distributions": distributions}
+    )
+    table = pd.read_csv(run / "predictions.csv", dtype=str)
+    table = pd.concat([table] * (num_clips // 8), ignore_index=True)
+    table["video_id"] = [f"clip {i}" for i in range(len(table))]
+    table.to_csv(run / "predictions.csv", index=False)
+    start = time.perf_counter()
+    size = write_report(run).stat().st_size
+    assert size < 2_000_000
+    assert time.perf_counter() - start < 30
 
 
 def test_writing_replaces_the_page_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -322,29 +335,50 @@ def test_failing_keeps_the_old_page(tmp_path: Path) -> None:
     ],
 )
 def test_verdict(primary: str, difference: Any, expected: str) -> None:
-    test = {"difference": {primary: score(*difference)}}
+    found = {primary: score(*difference)}
+    test: dict[str, Any] = {"difference": found}
     assert re.search(expected, verdict({"primary": primary, "test": test}))
+    assert features_verdict({"primary": primary, "test": test}) == ""
+    test |= {"features": {}, "difference_features": found}
+    assert re.search(expected, features_verdict({"primary": primary, "test": test}))
 
 
-def test_most_wrong_clips_come_first() -> None:
-    columns = ["video_id", "target", "prediction", "probability_a", "probability_b"]
-    rows = [
-        ("right", "a", "a", 0.9, 0.1),
-        ("slightly", "b", "a", 0.6, 0.4),
-        ("very", "a", "b", 0.05, 0.95),
-    ]
-    table = pd.DataFrame(rows, columns=columns).assign(group="", baseline_prediction="a")
-    found = most_wrong(table, ["a", "b"])
-    assert [(row["video_id"], row["confidence"]) for row in found] == [
-        ("very", 0.95),
-        ("slightly", 0.6),
-    ]
+def clips_of(task: str, classes: Any, target: Any, predicted: Any, values: Any) -> ShownClips:
+    ids = np.array([f"clip {i}" for i in range(len(target))], object)
+    probabilities = {} if values is None else {"recurrent": np.array(values)}
+    found = {"recurrent": np.array(predicted)}
+    return ShownClips(task, classes, ids, ids, np.array(target), found, probabilities, 0)
 
 
-def test_largest_errors_come_first_in_regression() -> None:
-    table = pd.DataFrame({"video_id": ["a", "b", "c"], "target": [1.0, 2.0, 3.0]})
-    found = most_wrong(table.assign(prediction=[1.5, -8.0, 5.0]), [], count=2)
-    assert [(row["video_id"], row["error"]) for row in found] == [("b", -10.0), ("c", 2.0)]
+@pytest.mark.parametrize(
+    ("clips", "rows"),
+    [
+        # Right, slightly wrong, very wrong: by what is left for the true class.
+        (
+            clips_of(
+                "binary",
+                ("a", "b"),
+                ["a", "b", "a"],
+                ["a", "a", "b"],
+                [[0.9, 0.1], [0.6, 0.4], [0.05, 0.95]],
+            ),
+            [2, 1],
+        ),
+        (
+            clips_of(
+                "multilabel",
+                ("a", "b"),
+                [[1, 1], [0, 0], [1, 0]],
+                [[1, 0], [1, 1], [1, 0]],
+                [[0, 0]] * 3,
+            ),
+            [1, 0],
+        ),
+        (clips_of("regression", (), [1.0, 2.0, 3.0], [1.5, -8.0, 5.0], None), [1, 2, 0]),
+    ],
+)
+def test_most_wrong_clips_come_first(clips: ShownClips, rows: list[int]) -> None:
+    assert most_wrong(clips).tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -353,3 +387,12 @@ def test_largest_errors_come_first_in_regression() -> None:
 )
 def test_numbers_keep_their_meaning(value: float, text: str) -> None:
     assert format_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("ece", "ECE ↓"), ("auprc_macro", "AUPRC (macro)"), ("hamming_loss", "Hamming loss ↓")],
+)
+def test_scores_are_spelled_as_usual(name: str, text: str) -> None:
+    assert score_name(name) == text
+    assert display_name(name) == text.removesuffix(" ↓")
