@@ -1,8 +1,8 @@
-"""One training run, from store and manifest to a run folder with model, scores and report."""
+"""One training run, from store and manifest to a run folder with models, scores and report."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,22 +10,18 @@ from numpy.typing import NDArray
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.manifest import Manifest
 from stage1_extract.store import EmbeddingStore
-from stage2_temporal.bootstrap import bootstrap, bootstrap_difference
+from stage2_temporal.balancing import BalancePlan, plan_balance
 from stage2_temporal.config import TrainSettings
-from stage2_temporal.documents import (
-    CONFIDENCE,
-    Scores,
-    data_description,
-    metrics_document,
-    predictions_table,
-    provenance,
-    split_table,
-)
+from stage2_temporal.documents import Findings, write_documents
+from stage2_temporal.folds import sides_of_clips
+from stage2_temporal.inputs import ClipInputs, clip_inputs
+from stage2_temporal.leakage import near_duplicates
 from stage2_temporal.partition import TrainingData, count_sides, load_data
 from stage2_temporal.report import write_report
-from stage2_temporal.run_folder import check_free, new_run_folder, write_json
-
-Predictions = dict[str, NDArray[np.float64]]
+from stage2_temporal.request import request_of
+from stage2_temporal.run_folder import check_free, new_run_folder
+from stage2_temporal.scoring import Scores, merge_folds, score_run
+from stage2_temporal.units import UnitResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,22 +30,32 @@ class TrainResult:
 
     Attributes:
         folder: The run folder.
-        task: binary, multiclass or regression.
-        sides: Clips and groups of train, validation and test.
-        scores: By side (validation, test), model (recurrent, mean_pool, or their
-            difference) and name of the score.
+        targets: The scores of each target: by side (validation, test), model (recurrent,
+            mean_pool, with side features also features; and `difference`, the recurrent
+            model's minus mean_pool's) and name of the score.
+        tasks: The task of each target.
+        sides: Clips and groups of train, validation and test; of the first fold.
+        num_folds: How many folds were tested.
         group: The group column.
         left_out: How many clips were dropped, by reason.
+        balance: What was done to the distribution of training clips; blank for nothing.
         notices: Remarks worth reading.
     """
 
     folder: Path
-    task: str
+    targets: dict[str, dict[str, Scores]]
+    tasks: dict[str, str]
     sides: dict[str, dict[str, int]]
-    scores: Scores
+    num_folds: int
     group: str | None
     left_out: dict[str, int]
+    balance: str
     notices: tuple[str, ...]
+
+    @property
+    def scores(self) -> dict[str, Scores]:
+        """The scores of the first target."""
+        return next(iter(self.targets.values()))
 
 
 def train(
@@ -60,7 +66,10 @@ def train(
     *,
     show_progress: bool = False,
 ) -> TrainResult:
-    """Train a recurrent model and the mean-pool baseline, score both on test, write the run folder.
+    """Train recurrent models and baselines, score them on test clips, write the run folder.
+
+    A run that was stopped (killed, Ctrl-C) goes on where it was when it is asked for again with
+    the same data and settings, and ends as it would have without the stop.
 
     Args:
         store: A store or its path.
@@ -71,99 +80,93 @@ def train(
 
     Raises:
         FileExistsError: The run folder exists.
-        ValueError: Data or settings are wrong; the message says what to do. No folder is left.
+        ValueError: Data or settings are wrong; the message says what to do. No folder is left, but
+            where trainings had ended already.
     """
     folder = Path(run)
     check_free(folder, overwrite=settings.overwrite)
     data = load_data(store, manifest, settings)
-    with new_run_folder(folder, overwrite=settings.overwrite) as partial:
-        return _train_into(partial, folder, data, settings, show_progress=show_progress)
+    load_keras(settings.backend)
+    inputs = clip_inputs(data.store, data.clips, settings)
+    request = request_of(data, inputs, settings)
+    with new_run_folder(folder, overwrite=settings.overwrite, request=request) as partial:
+        return _train_into(partial, folder, data, inputs, settings, show_progress=show_progress)
 
 
 def _train_into(
     partial: Path,
     folder: Path,
     data: TrainingData,
+    inputs: ClipInputs,
     settings: TrainSettings,
     *,
     show_progress: bool,
 ) -> TrainResult:
-    load_keras(settings.backend)
-    # These build on Keras when they are imported, so the backend is chosen first.
-    from stage2_temporal import fitting
+    # It builds on Keras when it is imported, so the backend is chosen first.
+    from stage2_temporal.runner import Runner
 
-    fit = fitting.fit_recurrent(
-        data.store,
-        data.clips.positions,
-        data.target,
-        data.partition.split,
-        settings,
-        show_progress=show_progress,
-    )
-    predictions = {
-        "recurrent": fitting.predict_sequences(
-            fit.model, data.store, data.clips.positions, data.target.task
-        ),
-        "mean_pool": _baseline(data),
-    }
-    scores = _all_scores(data, predictions, settings)
-    draw = fitting.training_draw(data.target, data.partition.split.train, settings)
-    description = data_description(data, draw, settings)
-    documents = {
-        "settings.json": provenance(data, folder, settings),
-        "data.json": {**description, "best_epoch": fit.best_epoch},
-        "metrics.json": metrics_document(data, scores, settings),
-    }
-    tables = {
-        "split.csv": split_table(data),
-        "history.csv": fit.history.assign(learning_rate=settings.learning_rate),
-        "predictions.csv": predictions_table(data, predictions),
-    }
-    for name, document in documents.items():
-        write_json(partial / name, document)
-    for name, table in tables.items():
-        table.to_csv(partial / name, index=False)
-    fit.model.save(partial / "model.keras")
+    targets, partition = data.clips.targets, data.partition
+    balance = plan_balance(targets, partition.folds[0].splits[0].train, settings)
+    runner = Runner(partial, inputs, targets, partition.groups, settings)
+    units = runner.run([fold.splits for fold in partition.folds], show_progress=show_progress)
+    found = _findings(data, settings, units, balance, runner.mean_embeddings())
+    write_documents(partial, folder, found)
     write_report(partial)
     return TrainResult(
         folder=folder,
-        task=data.target.task,
-        sides=count_sides(data.partition),
-        scores=scores,
+        targets={
+            name: {"validation": scores.validation, "test": scores.test}
+            for name, scores in found.scores.items()
+        },
+        tasks={target.name: target.task for target in targets},
+        sides=count_sides(partition.folds[0].splits[0], partition.groups),
+        num_folds=len(partition.folds),
         group=settings.group,
         left_out=data.clips.left_out,
-        notices=data.partition.notices,
+        balance=balance.description,
+        notices=found.notices,
     )
 
 
-def _baseline(data: TrainingData) -> NDArray[np.float64]:
-    from stage2_temporal.baseline import mean_embeddings, mean_pool_predictions
-
-    return mean_pool_predictions(
-        mean_embeddings(data.store, data.clips.positions),
-        data.target.numbers,
-        data.target.task,
-        train=data.partition.split.train,
-        validation=data.partition.split.validation,
+def _findings(
+    data: TrainingData,
+    settings: TrainSettings,
+    units: Sequence[UnitResult],
+    balance: BalancePlan,
+    mean_embeddings: NDArray[np.float32],
+) -> Findings:
+    """Score what was trained, and collect what there is to say."""
+    partition = data.partition
+    results = merge_folds(partition.folds, units, settings.repeats)
+    near = near_duplicates(
+        mean_embeddings,
+        partition.groups,
+        sides_of_clips(partition.folds),
+        data.clips.video_ids,
+        threshold=settings.duplicate_cosine,
+        seed=settings.seed,
+    )
+    remarks = [notice for result in units for notice in result.notices]
+    remarks += _kept_baselines(units, settings)
+    return Findings(
+        data=data,
+        settings=settings,
+        units=units,
+        folds=results,
+        scores=score_run(data.clips.targets, partition.folds, results, partition.groups, settings),
+        balance=balance,
+        near_duplicates=near.pairs,
+        notices=tuple(dict.fromkeys([*partition.notices, *near.notices, *remarks])),
     )
 
 
-def _all_scores(data: TrainingData, predictions: Predictions, settings: TrainSettings) -> Scores:
-    options: dict[str, Any] = {
-        "num_resamples": settings.resamples,
-        "confidence": CONFIDENCE,
-        "seed": settings.seed,
-    }
-    task = data.target.task
-    found: Scores = {}
-    for side, clips in data.partition.split.items():
-        if side == "train":
-            continue
-        target, groups = data.target.numbers[clips], data.partition.groups[clips]
-        model, baseline = (predictions[name][clips] for name in ("recurrent", "mean_pool"))
-        found[side] = {
-            "recurrent": bootstrap(task, target, model, groups, **options),
-            "mean_pool": bootstrap(task, target, baseline, groups, **options),
-            "difference": bootstrap_difference(task, target, model, baseline, groups, **options),
-        }
-    return found
+def _kept_baselines(units: Sequence[UnitResult], settings: TrainSettings) -> list[str]:
+    """Say how many models are the mean-pool baseline, because validation did not show a gain."""
+    kept = sum(result.best_epoch == 0 for result in units)
+    if not settings.skip or not kept:
+        return []
+    return [
+        f"{kept} of {len(units)} trained models are the mean-pool baseline itself: validation did "
+        f"not show, with a confidence of {settings.gain_confidence:g}, that the order of frames "
+        "improves on it (--gain-confidence)"
+    ]

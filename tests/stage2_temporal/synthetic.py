@@ -79,6 +79,15 @@ def write_store(
     return EmbeddingStore(folder)
 
 
+def write_views(
+    folder: Path, views: Mapping[int, Sequences], *, dtype: str = "float32"
+) -> EmbeddingStore:
+    """Write one shard for each view of sequences, and open the store."""
+    for view, sequences in views.items():
+        write_store(folder, sequences, dtype=dtype, view=view, shard=f"view{view}.h5")
+    return EmbeddingStore(folder)
+
+
 def write_manifest(path: Path, ids: Sequence[str], **columns: Any) -> Path:
     """Write a manifest with columns path, video_id and what is given: CSV, or Parquet by name."""
     table = pd.DataFrame({"path": [f"{i}.mp4" for i in ids], "video_id": list(ids), **columns})

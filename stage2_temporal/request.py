@@ -1,0 +1,34 @@
+"""What a run's result follows from: settings, data and software, as hashes and versions."""
+
+import dataclasses
+import hashlib
+from importlib.metadata import version
+from typing import Any
+
+from stage1_extract.keras_setup import software_versions
+from stage2_temporal.config import TrainSettings
+from stage2_temporal.inputs import ClipInputs
+from stage2_temporal.partition import TrainingData
+
+_CHANGES_NOTHING = ("overwrite", "workers")
+# Read videos, which training does not; they are loaded in some processes and in others not.
+_OTHER_SOFTWARE = ("cv2", "openvino", "av")
+
+
+def request_of(data: TrainingData, inputs: ClipInputs, settings: TrainSettings) -> dict[str, Any]:
+    """Return everything that a run's result follows from.
+
+    Two equal requests have equal results, so an unfinished run of one goes on for the other.
+    """
+    asked = dataclasses.asdict(settings)
+    software = {"package": version("embed-then-sequence"), **software_versions()}
+    content = hashlib.sha256()
+    for name in ("checksum", "source_hash"):
+        content.update(b"\0".join(v.encode() for v in data.store.column(name).tolist()))
+    return {
+        "settings": {name: asked[name] for name in asked if name not in _CHANGES_NOTHING},
+        "store": [data.store.fingerprint, content.hexdigest()],
+        "manifest": data.manifest.sha256,
+        "features": None if inputs.features is None else inputs.features.table.identity,
+        "software": {name: software[name] for name in software if name not in _OTHER_SOFTWARE},
+    }
