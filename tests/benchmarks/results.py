@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-_PACKAGES = ("tensorflow", "keras", "openvino", "opencv-python-headless", "numpy")
+_PACKAGES = ("tensorflow", "keras", "jax", "torch", "openvino", "opencv-python-headless", "numpy")
 
 
 def record(title: str, how: str, table: list[str], *, append: bool = True) -> None:
