@@ -24,7 +24,7 @@ STAGE1_FLAGS = (
     "--backbone MobileNet --alpha 0.25 --input-size 32 --weights random --dtype float32 "
     "--sampling uniform:4"
 )
-STAGE2_FLAGS = "--epochs 2 --units 4 --resamples 20"
+STAGE2_FLAGS = "--epochs 2 --units 4 --resamples 20 --repeats 1"
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the README's commands name: videos.csv, a store, a run."""
     folder = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(0)
-    rows = ["path,abnormal,patient"]
+    rows, measurements = ["path,abnormal,patient,age"], ["video_id,weight"]
     for number in range(24):
         name = f"{number}.mp4"
         writer = cv2.VideoWriter(str(folder / name), cv2.VideoWriter.fourcc(*"mp4v"), 10, (32, 32))
         for _ in range(5):
             writer.write(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
         writer.release()
-        rows.append(f"{name},{number % 2},pat_{number // 2}")
+        rows.append(f"{name},{number % 2},pat_{number // 2},{30.5 + number if number % 5 else ''}")
+        measurements.append(f"{number},{60 + number % 7}")
+    (folder / "measurements.csv").write_text("\n".join(measurements) + "\n")
     (folder / "videos.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -60,6 +62,8 @@ def test_commands_run(command: str, folder: Path, monkeypatch: pytest.MonkeyPatc
     program, *words = shlex.split(command, comments=True)
     (folder / "mobilenet_v2_no_top.h5").touch()
     flags = {"run": STAGE1_FLAGS, "train": STAGE2_FLAGS + " --overwrite"}.get(words[0], "")
+    if "kfold" in words:
+        flags += " --folds 2"
     if "RUN" in words:
         words[words.index("RUN")] = "runs/first"
     assert PROGRAMS[program].main([*words, *shlex.split(flags)]) == 0
