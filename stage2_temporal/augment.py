@@ -69,11 +69,6 @@ class AugmentSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 (off) or more")
 
     @property
-    def any_enabled(self) -> bool:
-        """Whether training differs in any way from training on the store as it is."""
-        return self.any_sequence or self.mixup > 0 or self.stored_views
-
-    @property
     def any_sequence(self) -> bool:
         """Whether `augment_sequence` may change a sequence."""
         return self.augment_probability > 0 and (self.uses_positions or self.uses_values)

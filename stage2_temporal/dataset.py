@@ -120,7 +120,9 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
             positions = self._views[clips, 0]
             return self._with_labels(clips, self._read(positions, num_steps))
         rng = np.random.default_rng([self.seed, self.epoch, _AUGMENT, index])
-        positions = np.array([_choose(self._views[clip], rng) for clip in clips])
+        positions = self._views[clips, 0]
+        if self._views.shape[1] > 1:
+            positions = np.array([_choose(self._views[clip], rng) for clip in clips])
         inputs = self._read(positions, num_steps)
         if self.augmentation.any_sequence:
             inputs = self._augmented(inputs, rng)

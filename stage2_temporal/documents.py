@@ -17,10 +17,9 @@ from stage2_temporal.balancing import BalancePlan
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.leakage import NearDuplicate
 from stage2_temporal.partition import TrainingData, count_sides
-from stage2_temporal.run_folder import RUN_FORMAT, write_json
+from stage2_temporal.run_folder import PREFIXES, RUN_FORMAT, RUN_VERSION, write_json
 from stage2_temporal.scoring import (
     CONFIDENCE,
-    RECURRENT,
     FoldResult,
     RunScores,
     Scores,
@@ -29,9 +28,6 @@ from stage2_temporal.scoring import (
 from stage2_temporal.splits import split_sha256
 from stage2_temporal.targets import Target
 from stage2_temporal.units import UnitResult
-
-RUN_FORMAT_VERSION = 2
-_PREFIXES = {RECURRENT: "", "mean_pool": "baseline_", "features": "features_"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +91,7 @@ def _provenance(data: TrainingData, folder: Path, settings: TrainSettings) -> di
     store, manifest = data.store, data.manifest
     return {
         "format": RUN_FORMAT,
-        "format_version": RUN_FORMAT_VERSION,
+        "format_version": RUN_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command_line(
             store.path.absolute(), manifest.path.absolute(), folder.absolute(), settings
@@ -307,7 +303,7 @@ def _side_table(
     for model, predictions in getattr(result, f"{side}_predictions").items():
         values = predictions[number]
         limit = thresholds_of(target, number, result, model, found.settings)
-        columns |= _model_columns(target, values, limit, _PREFIXES[model])
+        columns |= _model_columns(target, values, limit, PREFIXES[model])
     return pd.DataFrame(columns)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stage2_temporal.metrics import check_task, higher_is_better
-from stage2_temporal.run_folder import RUN_FORMAT
+from stage2_temporal.run_folder import PREFIXES, RUN_FORMAT, RUN_VERSION
 from stage2_temporal.run_shapes import (
     CLASSES,
     COUNTS,
@@ -21,9 +21,8 @@ from stage2_temporal.run_shapes import (
     check_shape,
 )
 from stage2_temporal.run_tables import check_is_file, incomplete, read_table
-from stage2_temporal.shown_clips import PREFIXES, ShownClips, read_shown_clips
+from stage2_temporal.shown_clips import ShownClips, read_shown_clips
 
-RUN_VERSION = 2
 MODELS = tuple(PREFIXES)
 
 

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 RUN_FORMAT = "stage2-run"
+RUN_VERSION = 2
+PREFIXES = {"recurrent": "", "mean_pool": "baseline_", "features": "features_"}
+"""Of the columns that each model has in the tables of predictions."""
 PROGRESS = "progress"
 """Folder within an unfinished run for what is needed to go on."""
 

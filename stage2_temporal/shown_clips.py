@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stage2_temporal.run_folder import PREFIXES
 from stage2_temporal.run_tables import Table, incomplete, read_table
-
-PREFIXES = {"recurrent": "", "mean_pool": "baseline_", "features": "features_"}
 
 
 @dataclass(frozen=True)
