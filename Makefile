@@ -10,7 +10,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 # Recipes read these from the environment, so that spaces and quotes in them survive.
-export PYTHON MANIFEST STORE RUN TARGET WEIGHTS
+export PYTHON MANIFEST STORE RUN TARGET WEIGHTS SWEEP CONFIG VIDEOS OUT
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -20,23 +20,36 @@ DEMO_TRAIN := --group digit_image --overwrite
 
 NEEDS_extract := MANIFEST STORE
 NEEDS_train := MANIFEST STORE RUN TARGET
+NEEDS_sweep := MANIFEST STORE SWEEP CONFIG
+NEEDS_predict := RUN VIDEOS OUT
 NEEDS_report := RUN
 EXAMPLE_MANIFEST := videos.csv
 EXAMPLE_STORE := store
 EXAMPLE_RUN := runs/first
 EXAMPLE_TARGET := label
+EXAMPLE_SWEEP := sweeps/first
+EXAMPLE_CONFIG := sweep.toml
+EXAMPLE_VIDEOS := new_videos
+EXAMPLE_OUT := predictions.csv
+
+# More workers than this would need memory rather than cores.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 missing = $(strip \
     $(foreach name,$(NEEDS_$(1)),$(if $(strip $($(name))),,$(name)=$(EXAMPLE_$(name)))))
 check = $(if $(call missing,$(1)),$(error make $(1) needs, for example, $(call missing,$(1))))
 $(foreach goal,$(MAKECMDGOALS),$(call check,$(goal)))
 
-.PHONY: help install extract train report demo test test-fast lint format bench lock clean distclean
+.PHONY: help install extract train sweep predict report demo test test-fast lint format bench lock clean distclean
 
 define HELP
 make extract MANIFEST=videos.csv STORE=store     embed the videos into the store, once
 make train   MANIFEST=videos.csv STORE=store RUN=runs/first TARGET=label
                                                  train on the store: model, scores, report
+make sweep   MANIFEST=videos.csv STORE=store SWEEP=sweeps/first CONFIG=sweep.toml
+                                                 search settings; leaderboard, report, winner
+make predict RUN=runs/first VIDEOS=new_videos OUT=predictions.csv
+                                                 what the run says of new videos
 make report  RUN=runs/first                      write the run's report.html again
 make demo    [WEIGHTS=file.h5]                   all of it on generated videos, in minutes;
                                                  ImageNet weights where they can be had
@@ -48,7 +61,7 @@ make lint          ruff and mypy           make lock       renew .ci/constraints
 make clean         remove caches and data/demo
 make distclean     remove .venv too
 
-ARGS="..."     more flags for extract, train, report, test, test-fast, for example
+ARGS="..."     more flags for extract, train, sweep, predict, report, test, test-fast, such as
                make extract MANIFEST=videos.csv STORE=store ARGS="--backbone ResNet50"
 PYTHON=...     the Python (3.11 or newer) that .venv is made with; default: python3.
                To change it later: make distclean, then make PYTHON=python3.12 test
@@ -66,6 +79,12 @@ extract: $(INSTALLED)
 
 train: $(INSTALLED)
 	@$(BIN)/stage2-temporal train "$$STORE" "$$MANIFEST" "$$RUN" --target "$$TARGET" $(ARGS)
+
+sweep: $(INSTALLED)
+	@$(BIN)/stage2-temporal sweep "$$STORE" "$$MANIFEST" "$$SWEEP" --config "$$CONFIG" $(ARGS)
+
+predict: $(INSTALLED)
+	@$(BIN)/stage2-temporal predict "$$RUN" "$$VIDEOS" --out "$$OUT" $(ARGS)
 
 report: $(INSTALLED)
 	@$(BIN)/stage2-temporal report "$$RUN" $(ARGS)
@@ -88,10 +107,10 @@ $(DEMO)/manifest.csv: data/demo.py | $(INSTALLED)
 	$(BIN)/python data/demo.py $(DEMO)
 
 test: $(INSTALLED)
-	@$(BIN)/pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-fast: $(INSTALLED)
-	@$(BIN)/pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check
