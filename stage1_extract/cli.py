@@ -19,6 +19,7 @@ from stage1_extract.command import (
     run_command,
 )
 from stage1_extract.compact import SHARD_BYTES
+from stage1_extract.completion import with_completion
 from stage1_extract.config import ExtractSettings
 from stage1_extract.layouts import LayoutName
 
@@ -28,7 +29,13 @@ OutPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.csv")
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Embed the videos of a manifest into a store; videos that it holds already are skipped."""
+    """Embed the videos of a manifest into a store; videos that it holds already are skipped.
+
+    Examples:
+        stage1-extract run videos.csv store
+        stage1-extract run videos.csv store_fps --backbone MobileNet --alpha 0.5 --sampling fps:5
+        stage1-extract run videos.csv store --config extract.toml --retry-failed
+    """
 
     manifest: ManifestPath
     """CSV or Parquet with a column `path`, one clip a row."""
@@ -41,7 +48,12 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Show what a store holds and how it was made."""
+    """Show what a store holds and how it was made.
+
+    Examples:
+        stage1-extract info store
+        stage1-extract info store --json
+    """
 
     store: StorePath
     """Folder of the store, or one shard."""
@@ -51,7 +63,12 @@ class Info:
 
 @dataclasses.dataclass(frozen=True)
 class Verify:
-    """Read every embedding of a store and compare its checksum."""
+    """Read every embedding of a store and compare its checksum.
+
+    Examples:
+        stage1-extract verify store
+        stage1-extract verify store --repair
+    """
 
     store: StorePath
     """Folder of the store, or one shard."""
@@ -63,7 +80,11 @@ class Verify:
 
 @dataclasses.dataclass(frozen=True)
 class Compact:
-    """Merge the small shards of a store into large ones."""
+    """Merge the small shards of a store into large ones.
+
+    Examples:
+        stage1-extract compact store
+    """
 
     store: StorePath
     """Folder of the store."""
@@ -75,7 +96,12 @@ class Compact:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Write the manifest of a folder of videos."""
+    """Write the manifest of a folder of videos.
+
+    Examples:
+        stage1-extract manifest clips clips.csv --layout class-folders
+        stage1-extract manifest . videos.csv --layout flat --overwrite
+    """
 
     folder: FolderPath
     """Where the videos are: files, and folders of images."""
@@ -93,7 +119,7 @@ class Manifest:
 
 def run(arguments: Run) -> int:
     """Run the extraction and print its summary."""
-    from stage1_extract.extract import extract
+    from stage1_extract.extraction import extract
 
     try:
         # What Keras prints (downloads) must not end up in the JSON.
@@ -166,13 +192,16 @@ def manifest(arguments: Manifest) -> int:
     return EXIT_DONE
 
 
-COMMANDS = {
-    "run": CommandEntry(Run, run),
-    "info": CommandEntry(Info, info),
-    "verify": CommandEntry(Verify, verify),
-    "compact": CommandEntry(Compact, compact),
-    "manifest": CommandEntry(Manifest, manifest),
-}
+COMMANDS = with_completion(
+    "stage1-extract",
+    {
+        "run": CommandEntry(Run, run),
+        "info": CommandEntry(Info, info),
+        "verify": CommandEntry(Verify, verify),
+        "compact": CommandEntry(Compact, compact),
+        "manifest": CommandEntry(Manifest, manifest),
+    },
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,6 +5,7 @@ Both packages use it. A command is a dataclass whose fields, with their docstrin
 
 import dataclasses
 import difflib
+import json
 import os
 import select
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar
 
 import tyro
+
+from stage1_extract.help_examples import split_examples
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
@@ -123,14 +126,20 @@ def parse_arguments(kind: type[Command], argv: Sequence[str], *, program: str) -
     flags, config = _take_config(list(argv))
     typed = {word.partition("=")[0].replace("_", "-") for word in flags}
     from_file = _flags_of_file(kind, config, typed) if config else []
-    return tyro.cli(
-        kind,
-        args=[*from_file, *flags],
-        prog=program,
-        description=f"{kind.__doc__}\n\nAlso takes --config FILE.toml, whose keys are the flags' "
-        "names with underscores; a flag beats the file.",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    description, examples = split_examples(kind)
+    try:
+        return tyro.cli(
+            kind,
+            args=[*from_file, *flags],
+            prog=program,
+            description=f"{description}\n\nAlso takes --config FILE.toml, whose keys are the "
+            "flags' names with underscores; a flag beats the file.",
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            sys.stdout.write(examples)
+        raise
 
 
 def _take_config(argv: list[str]) -> tuple[list[str], Path | None]:
@@ -147,6 +156,7 @@ def _take_config(argv: list[str]) -> tuple[list[str], Path | None]:
 def _flags_of_file(kind: type[Any], path: Path, typed: Collection[str]) -> list[str]:
     """Turn a TOML file's keys into flags, which tyro then checks like typed ones.
 
+    Of what may be repeated, a table gives one flag for each of its keys: `NAME = value`, in TOML.
     What may be repeated is left out if it is typed too: tyro would take both.
     """
     try:
@@ -179,14 +189,27 @@ def _flag(path: Path, key: str, value: object, *, is_repeatable: bool) -> list[s
         return [flag, str(value)]
     if is_repeatable and isinstance(value, list) and all(map(_is_text_or_number, value)):
         return [f"{flag}={one}" for one in value]
+    if is_repeatable and isinstance(value, dict):
+        return [f"{flag}={name} = {_as_toml(one)}" for name, one in value.items()]
     expected = "text, number or truth value"
     if is_repeatable:
-        expected = "text or number, or a list of such"
+        expected = "text or number, or a list of such, or a table"
     raise ValueError(f"{path}: {key} is a {type(value).__name__}; expected a {expected}")
 
 
 def _is_text_or_number(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _as_toml(value: object) -> str:
+    """Return a value as TOML writes it, tables inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_as_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    if isinstance(value, bool | str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value)  # numbers, inf and nan too, and dates are written alike
 
 
 def _setting_names(kind: type[Any]) -> dict[str, bool]:

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stage1_extract.backbones import BACKBONES, ENGINES, POOLINGS, check_alpha, check_choice
 from stage1_extract.fitting import FITS
@@ -15,6 +15,14 @@ from stage1_extract.store import EMBEDDING_DTYPES
 from stage1_extract.views import NORMALISATIONS, ViewSettings
 
 MAX_VIEWS = 65535
+_CHOICES = {
+    "pooling": POOLINGS,
+    "fit": FITS,
+    "normalise": NORMALISATIONS,
+    "engine": ENGINES,
+    "precision": PRECISIONS,
+    "dtype": EMBEDDING_DTYPES,
+}
 _POSITIVE = ("assumed_fps", "stall_seconds", "clip_seconds")
 _AT_LEAST_ONE = ("input_size", "batch_size", "decoders", "decoder_memory_mb", "shard_mb")
 
@@ -23,6 +31,7 @@ _AT_LEAST_ONE = ("input_size", "batch_size", "decoders", "decoder_memory_mb", "s
 class ExtractSettings:
     """How videos become embeddings."""
 
+    CHOICES: ClassVar = {**_CHOICES, "backbone": tuple(BACKBONES), "backend": BACKENDS}
     backbone: str = "MobileNetV2"
     """Frozen network of keras.applications, e.g. MobileNetV2, ResNet50, EfficientNetB0."""
     alpha: float | None = None
@@ -92,13 +101,9 @@ class ExtractSettings:
             )
         check_alpha(self.backbone, self.alpha)
         parse_sampling(self.sampling)
-        check_choice("pooling", self.pooling, POOLINGS)
         parse_value_range(self.value_range)
-        check_choice("fit", self.fit, FITS)
-        check_choice("normalise", self.normalise, NORMALISATIONS)
-        check_choice("engine", self.engine, ENGINES)
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("dtype", self.dtype, EMBEDDING_DTYPES)
+        for name, choices in _CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
         if self.backend is not None:
             check_choice("backend", self.backend, BACKENDS)
         for name in _AT_LEAST_ONE:

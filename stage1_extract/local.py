@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -17,26 +18,27 @@ from stage1_extract.decoding import DecoderPool
 from stage1_extract.keras_setup import software_versions
 from stage1_extract.precision import PrecisionReport, check_precision, measure_precision
 from stage1_extract.progress import ProgressLike
-from stage1_extract.run_loop import EmbeddingRun, RunResult
+from stage1_extract.run_loop import EmbeddingRun, RunResult, SequenceSink
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.scaling import parse_value_range
 from stage1_extract.stacks import StackOptions
 from stage1_extract.store import Provenance
 from stage1_extract.views import ViewSettings
+from stage1_extract.writing import ShardWriter
 
 _SAMPLE_CLIPS = 8
 _SAMPLE_FRAMES = 4
 
 
 class LocalRunner:
-    """Loads the backbone, and embeds clips with it.
+    """Loads the backbone, and embeds clips with it; use it in a `with` block.
 
     Args:
         settings: How.
 
     Attributes:
         provenance: What its shards say of their origin.
-        result: What the last `embed` did so far; None before it began to store.
+        result: What the last run did so far; None before it began to store.
 
     Raises:
         WeightsError: The backbone's weights cannot be had.
@@ -47,13 +49,20 @@ class LocalRunner:
         self.result: RunResult | None = None
         self._settings = settings
         self._embedder = load_embedder(settings)
+        self._open = ExitStack()
+        self._kept: DecoderPool | None = None
         self.provenance = _provenance(settings, self._embedder)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self.end_decoders()
+
+    @property
+    def embedding_dim(self) -> int:
+        """D: values of one embedding."""
+        return self._embedder.embedding_dim
 
     def embed(self, jobs: Sequence[ClipJob], folder: Path, progress: ProgressLike) -> RunResult:
         """Embed the clips into the store, and return what was done.
@@ -65,17 +74,76 @@ class LocalRunner:
         """
         if not jobs:
             return RunResult()
-        embedder, settings = self._embedder, self._settings
+        settings = self._settings
         if settings.precision != "float32":
             self._measure_precision(jobs, progress)
-        recipe = _recipe(settings, embedder.input_size)
-        with _decoders(settings, recipe) as decoders:
-            embedder.warm_up()  # while the decoders start
-            with progress:
-                run = EmbeddingRun(folder, self.provenance, embedder, settings, progress)
-                self.result = run.result
-                run.embed_all(jobs, decoders)
+        with self._new_decoders() as decoders:
+            self._embedder.warm_up()  # while the decoders start
+            writer = ShardWriter(
+                folder,
+                self.provenance,
+                dtype=settings.dtype,
+                embedding_dim=self.embedding_dim,
+                shard_bytes=settings.shard_mb * 10**6,
+                shard_seconds=settings.shard_seconds,
+            )
+            return self._embed(jobs, writer, decoders, progress)
+
+    def embed_into(
+        self, jobs: Sequence[ClipJob], sink: SequenceSink, progress: ProgressLike
+    ) -> RunResult:
+        """Embed the clips and hand their sequences to a sink; return what was done.
+
+        The decoders stay until the `with` block ends, so that the next call need not start them.
+
+        Raises:
+            OSError: The sink cannot write.
+            KeyboardInterrupt: Stopped by the user.
+        """
+        if not jobs:
+            return RunResult()
+        with self._kept_decoders() as decoders:
+            return self._embed(jobs, sink, decoders, progress)
+
+    def prepare(self) -> None:
+        """Start the decoders for `embed_into`, and have the backbone compute a first batch."""
+        with self._kept_decoders():
+            pass
+
+    def _embed(
+        self,
+        jobs: Sequence[ClipJob],
+        sink: SequenceSink,
+        decoders: DecoderPool,
+        progress: ProgressLike,
+    ) -> RunResult:
+        with progress:
+            run = EmbeddingRun(sink, self._embedder, self._settings, progress)
+            self.result = run.result
+            run.embed_all(jobs, decoders)
         return run.result
+
+    @contextmanager
+    def _kept_decoders(self) -> Iterator[DecoderPool]:
+        """Yield decoders that stay for the next time, unless the block fails: work is left then."""
+        if self._kept is None or not self._kept.num_decoders:  # the last clips may crash them all
+            self.end_decoders()
+            pool = self._open.enter_context(self._new_decoders())
+            self._embedder.warm_up()  # while they start
+            self._kept = pool
+        try:
+            yield self._kept
+        except BaseException:
+            self.end_decoders()
+            raise
+
+    def end_decoders(self) -> None:
+        """End the decoders that `embed_into` and `prepare` keep."""
+        self._kept = None
+        self._open.close()
+
+    def _new_decoders(self) -> DecoderPool:
+        return _decoders(self._settings, _recipe(self._settings, self._embedder.input_size))
 
     def _measure_precision(self, jobs: Sequence[ClipJob], progress: ProgressLike) -> None:
         """Compare with float32 on frames of the videos themselves, and note it in the shards."""
@@ -126,8 +194,18 @@ def _provenance(settings: ExtractSettings, embedder: Embedder) -> Provenance:
             engine=embedder.engine,
         ),
         software=software_versions(),
-        execution={"weights": settings.weights, "batch_size": settings.batch_size},
+        execution=_execution(settings),
     )
+
+
+def _execution(settings: ExtractSettings) -> dict[str, object]:
+    """Return what it takes to compute the same embeddings elsewhere, beside the identity."""
+    found: dict[str, object] = {"weights": settings.weights, "batch_size": settings.batch_size}
+    if settings.weights == "random":
+        found["seed"] = settings.seed
+    elif settings.weights != "imagenet":
+        found["weights"] = str(Path(settings.weights).absolute())
+    return found
 
 
 def _recipe(settings: ExtractSettings, input_size: int) -> FrameRecipe:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from stage1_extract.sources import Clip
+from stage1_extract.texts import is_writable
 
 _MAX_PROBLEMS_SHOWN = 20
 _RESERVED = {"path", "video_id", "start_seconds", "end_seconds"}
@@ -179,7 +180,7 @@ def _row_problems(
             yield i, problem
         if not video_id and text.strip():
             yield i, "the video_id is blank"
-        elif not video_id.isprintable():
+        elif not is_writable(video_id):
             yield i, f"video_id {video_id!r} holds control characters"
         elif video_id and doubled.iloc[i]:
             others = _lines(path, positions[video_id].to_numpy())

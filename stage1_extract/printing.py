@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stage1_extract.compact import CompactResult
-    from stage1_extract.extract import ExtractSummary
+    from stage1_extract.extraction import ExtractSummary
     from stage1_extract.manifest_writing import WrittenManifest
     from stage1_extract.upkeep import VerifyResult
 

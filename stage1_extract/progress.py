@@ -31,14 +31,15 @@ class Progress:
 
     Args:
         total: Number of clips.
+        what: What is being done, in a word.
         show: False for silence.
     """
 
-    def __init__(self, total: int, *, show: bool = True) -> None:
+    def __init__(self, total: int, *, what: str = "extract", show: bool = True) -> None:
         terminal = sys.stderr.isatty()
-        self._show = show
+        self._show, self._what = show, what
         self._bar = tqdm(
-            total=total, unit="clip", desc="extract", disable=not (show and terminal), leave=True
+            total=total, unit="clip", desc=what, disable=not (show and terminal), leave=True
         )
         self._lines = show and not terminal
         self._total = total
@@ -83,7 +84,8 @@ class Progress:
         self._last_line = now
         left = (self._total - self.clips) * self.seconds / max(self.clips, 1)
         self.write(
-            f"extract: {self.clips}/{self._total} clips, {self._state()}, about {left:.0f} s left"
+            f"{self._what}: {self.clips}/{self._total} clips, {self._state()}, "
+            f"about {left:.0f} s left"
         )
 
     def __enter__(self) -> Self:

@@ -1,25 +1,52 @@
-"""Bringing clips from the decoders through the backbone into shards."""
+"""Bringing clips from the decoders through the backbone to where their sequences go."""
 
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol, Self
 
 from stage1_extract.backbones import Embedder
 from stage1_extract.batching import BatchFiller, EmbeddedPart
 from stage1_extract.clips import ClipDone, ClipJob, FrameChunk, Restart
 from stage1_extract.config import ExtractSettings
 from stage1_extract.decoding import ClipEvent, DecoderPool
-from stage1_extract.failures import Failure, append_failure
+from stage1_extract.failures import Failure
 from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.progress import ProgressLike
 from stage1_extract.sources import Clip
-from stage1_extract.store import Provenance, SourceFacts
-from stage1_extract.writing import EmbeddingError, SequenceBuffer, ShardWriter
+from stage1_extract.store import SourceFacts
+from stage1_extract.writing import EmbeddingError, SequenceBuffer
 
 _MANY_FRAMES_MISSING = 0.95
 _PATIENCE_SECONDS = 2.0
 """A batch that is not full waits so long for more frames; then the backbone computes it padded."""
+
+
+class SequenceSink(Protocol):
+    """Where finished sequences go: shards (`ShardWriter`), or whatever else is made of them.
+
+    Attributes:
+        folder: Where sequences in the making may put what exceeds memory.
+    """
+
+    folder: Path
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add(self, video_id: str, view: int, sequence: SequenceBuffer, facts: SourceFacts) -> None:
+        """Take a finished sequence, which is closed afterwards."""
+
+    def fail(self, failure: Failure) -> None:
+        """Take note of a clip that failed."""
+
+    def flush_if_old(self) -> None:
+        """Finish what has waited long enough; called often."""
+
+    def flush(self) -> None:
+        """Finish what was added; called at the end, also when the run was stopped."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -77,11 +104,10 @@ class RunResult:
 
 
 class EmbeddingRun:
-    """Embeds clips into a store.
+    """Embeds clips and hands their sequences on.
 
     Args:
-        folder: The store.
-        provenance: What its shards say of their origin.
+        sink: Where they go.
         embedder: The backbone.
         settings: How.
         progress: Who hears of it.
@@ -92,24 +118,15 @@ class EmbeddingRun:
 
     def __init__(
         self,
-        folder: Path,
-        provenance: Provenance,
+        sink: SequenceSink,
         embedder: Embedder,
         settings: ExtractSettings,
         progress: ProgressLike,
     ) -> None:
         self.result = RunResult()
-        self._folder = folder
+        self._sink = sink
         self._settings = settings
         self._progress = progress
-        self._writer = ShardWriter(
-            folder,
-            provenance,
-            dtype=settings.dtype,
-            embedding_dim=embedder.embedding_dim,
-            shard_bytes=settings.shard_mb * 10**6,
-            shard_seconds=settings.shard_seconds,
-        )
         self._batches: BatchFiller[_OpenView] = BatchFiller(
             embedder.submit,
             batch_size=embedder.batch_size,
@@ -122,7 +139,7 @@ class EmbeddingRun:
 
     def embed_all(self, jobs: Sequence[ClipJob], decoders: DecoderPool) -> None:
         """Embed the clips; whatever ends the loop early, those that are finished are kept."""
-        with self._writer, deferred_interrupt() as check_interrupt:
+        with self._sink, deferred_interrupt() as check_interrupt:
 
             def while_waiting() -> None:
                 check_interrupt()
@@ -133,20 +150,20 @@ class EmbeddingRun:
                     self._last_event = time.monotonic()
                     self._handle(event)
                     check_interrupt()
-                    self._writer.flush_if_old()
+                    self._sink.flush_if_old()
                     if self.result.failures and self._settings.fail_fast:
                         break
                 self._collect(self._batches.flush())
             finally:
                 for clip in self._open.values():
                     clip.close()
-                self._writer.flush()
+                self._sink.flush()
 
     def _finish_what_waits(self) -> None:
         """Store finished clips while decoding takes long, so that a crash does not cost them."""
         if time.monotonic() - self._last_event > _PATIENCE_SECONDS:
             self._collect(self._batches.flush())
-        self._writer.flush_if_old()
+        self._sink.flush_if_old()
 
     def _handle(self, event: ClipEvent) -> None:
         clip, content = event.clip, event.content
@@ -167,7 +184,7 @@ class EmbeddingRun:
     def _view(self, clip: Clip, number: int) -> _OpenView:
         open_clip = self._open.setdefault(clip.video_id, _OpenClip(clip))
         if number not in open_clip.views:
-            buffer = SequenceBuffer(self._folder, self._settings.dtype)
+            buffer = SequenceBuffer(self._sink.folder, self._settings.dtype)
             open_clip.views[number] = _OpenView(open_clip, buffer)
         return open_clip.views[number]
 
@@ -190,7 +207,7 @@ class EmbeddingRun:
             return
         video_id, facts = clip.clip.video_id, clip.done.facts
         for number, view in sorted(clip.views.items()):
-            self._writer.add(video_id, number, view.buffer, facts)
+            self._sink.add(video_id, number, view.buffer, facts)
             self.result.num_frames += view.buffer.length
         self.result.num_stored += 1
         self.result.num_sought += clip.done.sought
@@ -207,7 +224,7 @@ class EmbeddingRun:
         self._drop(clip)
         self._failed_ids.add(clip.video_id)
         failure = Failure.of(clip.video_id, clip.path, error)
-        append_failure(self._folder, failure)
+        self._sink.fail(failure)
         self.result.failures.append(failure)
         self._progress.finish_clip(failed=True)
         self._progress.write(f"failed: {clip.video_id}: {failure.reason}")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract import store
+from stage1_extract.failures import Failure, append_failure
 
 MAX_CAST_ERROR = 1e-3
 _SPOOL_MEMORY_BYTES = 8 * 2**20
@@ -108,6 +109,13 @@ class SequenceBuffer:
         """(T,) frame numbers in the source."""
         return np.concatenate(self._indices)
 
+    def read(self, embedding_dim: int) -> NDArray[Any]:
+        """Return the embeddings (T, D) in the storage dtype."""
+        self._file.seek(0)
+        content = self._file.read()
+        self._file.seek(0, os.SEEK_END)
+        return np.frombuffer(content, self.dtype).reshape(-1, embedding_dim)
+
     def blocks(self, row_bytes: int) -> Iterator[bytes]:
         """Yield the content in pieces of whole rows."""
         self._file.seek(0)
@@ -180,6 +188,10 @@ class ShardWriter:
         if self._num_bytes >= self.shard_bytes:
             self.flush()
         self.flush_if_old()
+
+    def fail(self, failure: Failure) -> None:
+        """Record a clip that failed beside the shards."""
+        append_failure(self.folder, failure)
 
     def flush_if_old(self) -> None:
         """Write what was added if the first of it has waited long enough; to be called often."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stage1_extract import cli, extract
-from stage1_extract.extract import ExtractSummary
+from stage1_extract import cli, extraction
+from stage1_extract.extraction import ExtractSummary
 from stage1_extract.failures import Failure, append_failure
 from stage1_extract.printing import histogram_lines, readable_duration, readable_size
 from stage1_extract.store import EmbeddingStore, shard_paths
@@ -52,7 +52,7 @@ def noisy_extract(monkeypatch: pytest.MonkeyPatch) -> None:
         print("Downloading data from ...")
         return SUMMARY
 
-    monkeypatch.setattr(extract, "extract", extract_noisily)
+    monkeypatch.setattr(extraction, "extract", extract_noisily)
 
 
 @pytest.mark.usefixtures("noisy_extract")

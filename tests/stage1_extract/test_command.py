@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -145,14 +146,43 @@ def test_an_empty_list_is_nothing(tmp_path: Path) -> None:
     [
         ("size = [4, 8]", r"c\.toml: size is a list; expected a text, number or truth value"),
         ("size = []", "size is a list"),
-        ("target = [[1]]", "target is a list; expected a text or number, or a list of such"),
-        ("target = [true]", "target is a list; expected a text or number, or a list of such"),
-        ("target = {a = 1}", "target is a dict; expected a text or number, or a list of such"),
+        ("target = [[1]]", "target is a list; expected a text or number, or a list of such, or"),
+        ("target = [true]", "target is a list; expected a text or number, or a list of such, or"),
+        ("size = {a = 1}", "size is a dict; expected a text, number or truth value"),
+        ("[size]\na = 1", "size is a dict"),
     ],
 )
 def test_lists_where_none_belong_are_refused(tmp_path: Path, toml: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         repeated(tmp_path, toml)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '["gru", "ls\\"tm\\\\ü\\u007f"]',
+        "{low = 1e-4, high = 1e-2, log = true}",
+        '[["a", "b c"], []]',
+        "[true, false]",
+        "[-inf, 1e300, 0x10, 1_000]",
+        '{"a b" = {"ü=" = [1]}}',
+        "1979-05-27T07:32:00Z",
+    ],
+)
+@pytest.mark.parametrize("form", ["target = {{na-me = {}}}", "[target]\nna-me = {}"])
+def test_a_table_gives_a_flag_for_each_key(tmp_path: Path, form: str, value: str) -> None:
+    (found,) = repeated(tmp_path, form.format(value)).target
+    name, _, written = found.partition(" = ")
+    assert name == "na-me"
+    assert tomllib.loads(f"x = {written}") == tomllib.loads(f"x = {value}")
+
+
+def test_tables_follow_the_same_order(tmp_path: Path) -> None:
+    toml = "size = 2\n[target]\nb = 1\na = [2]"
+    assert list(repeated(tmp_path, toml).target) == ["b = 1", "a = [2]"]
+    assert repeated(tmp_path, toml).size == 2
+    assert list(repeated(tmp_path, toml, "place", "--target", "c = 3").target) == ["c = 3"]
+    assert list(repeated(tmp_path, "[target]").target) == []
 
 
 def test_wrong_values_in_a_list_are_told_like_typed_ones(

@@ -17,13 +17,13 @@ import pytest
 
 from stage1_extract.clips import ClipDone
 from stage1_extract.decoding import DecoderPool
-from stage1_extract.extract import extract
+from stage1_extract.extraction import extract
 from stage1_extract.store import EmbeddingStore, shard_paths
 from stage1_extract.upkeep import verify_store
 from tests.conftest import VideoFactory
 from tests.encode import encode
 from tests.stage1_extract.test_decoding import RECIPE, jobs, last_events
-from tests.stage1_extract.test_extract import FLAGS, SETTINGS, write_clip, write_manifest
+from tests.stage1_extract.test_extraction import FLAGS, SETTINGS, write_clip, write_manifest
 
 NUM_CLIPS = 60
 WITH_VIEWS = dataclasses.replace(SETTINGS, views=1, shard_seconds=0.0)

@@ -28,7 +28,7 @@ from stage1_extract.clips import (
 )
 from stage1_extract.decoder_handle import DecoderLimits
 from stage1_extract.decoding import ClipEvent, DecoderPool
-from stage1_extract.extract import ExtractSummary, extract
+from stage1_extract.extraction import ExtractSummary, extract
 from stage1_extract.manifest import ManifestError, read_manifest
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.sources import Clip, VideoError
@@ -36,7 +36,7 @@ from stage1_extract.store import EmbeddingStore
 from stage1_extract.upkeep import verify_store
 from stage1_extract.videos import open_video
 from tests.encode import encode, moving_texture
-from tests.stage1_extract.test_extract import (
+from tests.stage1_extract.test_extraction import (
     FLAGS,
     SETTINGS,
     contents,

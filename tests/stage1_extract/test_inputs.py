@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from stage1_extract.extract import extract
+from stage1_extract.extraction import extract
 from stage1_extract.store import EmbeddingStore
 from tests.encode import encode
-from tests.stage1_extract.test_extract import SETTINGS, write_manifest
+from tests.stage1_extract.test_extraction import SETTINGS, write_manifest
 
 Frames = NDArray[np.uint8]
 NUM_FRAMES = 6

@@ -145,6 +145,12 @@ def test_all_problems_are_listed_with_their_lines(folder: Path) -> None:
         assert what in text
 
 
+def test_ids_may_hold_no_break_spaces_and_joiners(folder: Path) -> None:
+    ids = ["3.00.00\u202fPM", "a\u3000b\u00a0c", "\u0915\u094d\u200d\u0937"]
+    text = "path,video_id\n" + "".join(f"a.mp4,{video_id}\n" for video_id in ids)
+    assert [clip.video_id for clip in read_manifest(write(folder, text)).clips] == ids
+
+
 def test_equal_default_ids_are_told_with_a_remedy(folder: Path) -> None:
     (folder / "a.avi").touch()
     found = problems(write(folder, "path\na.mp4\na.avi\n"))

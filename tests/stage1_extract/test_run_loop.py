@@ -16,6 +16,7 @@ from stage1_extract.progress import Progress
 from stage1_extract.run_loop import EmbeddingRun, RunResult
 from stage1_extract.sources import Clip, VideoError
 from stage1_extract.store import EmbeddingStore, Provenance, shard_paths
+from stage1_extract.writing import ShardWriter
 from tests.conftest import facts_of
 
 A, B = Clip("a", Path("a.mp4")), Clip("b", Path("b.mp4"))
@@ -52,13 +53,16 @@ class Decoders:
 
 
 def run(folder: Path, decoders: Any, **settings: Any) -> RunResult:
-    embedding_run = EmbeddingRun(
+    chosen = ExtractSettings(dtype="float32", **settings)
+    writer = ShardWriter(
         folder,
         Provenance({"backbone": "mean"}, {}, {}),
-        EMBEDDER,
-        ExtractSettings(dtype="float32", **settings),
-        Progress(2, show=False),
+        dtype="float32",
+        embedding_dim=3,
+        shard_bytes=10**6,
+        shard_seconds=chosen.shard_seconds,
     )
+    embedding_run = EmbeddingRun(writer, EMBEDDER, chosen, Progress(2, show=False))
     embedding_run.embed_all([ClipJob(A), ClipJob(B)], decoders)
     return embedding_run.result
 

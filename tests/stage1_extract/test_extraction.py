@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stage1_extract.cli import main
 from stage1_extract.config import ExtractSettings
-from stage1_extract.extract import extract
+from stage1_extract.extraction import extract
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.precision import PrecisionError
 from stage1_extract.store import EmbeddingStore, StoreError, shard_paths
