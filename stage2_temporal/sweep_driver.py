@@ -1,0 +1,221 @@
+"""Running the trials of a sweep in worker processes, which are replaced when they die."""
+
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Protocol
+
+from stage1_extract.child import ChildProcess
+from stage1_extract.interrupt import deferred_interrupt
+from stage2_temporal.sweep_messages import (
+    Done,
+    Hindered,
+    Job,
+    Pruned,
+    Ready,
+    Refused,
+    Report,
+    Setup,
+    Verdict,
+)
+from stage2_temporal.sweep_queue import OpenTrial, TrialQueue
+
+_TICK_SECONDS = 0.5
+_MOST_FAILED_STARTS = 3
+_MEMORY_HINT = " (mostly for want of memory; fewer --jobs need less)"
+
+
+class WatchesSweep(Protocol):
+    """Whom a sweep tells of its progress."""
+
+    def tick(self, counts: dict[str, int]) -> None:
+        """Show how many trials are in which state; called often."""
+
+    def write(self, message: str) -> None:
+        """Show a message."""
+
+
+class Driver:
+    """Gives trials to worker processes until there are no more.
+
+    Args:
+        queue: The trials.
+        setup: What a worker needs.
+        store: Of trials among which none compete.
+        folder: Where each trial has a folder for what it needs to go on after a stop.
+        environment: Variables for the workers.
+        jobs: How many workers.
+        deadline: When to stop, in `time.monotonic()`; None for never.
+        progress: Told of what happens.
+    """
+
+    def __init__(
+        self,
+        queue: TrialQueue,
+        setup: Setup,
+        *,
+        store: str,
+        folder: Path,
+        environment: dict[str, str],
+        jobs: int,
+        deadline: float | None,
+        progress: WatchesSweep,
+    ) -> None:
+        self._queue, self._setup, self._store, self._folder = queue, setup, store, folder
+        self._environment, self._jobs = environment, jobs
+        self._deadline, self._progress = deadline, progress
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
+
+    def run(self) -> bool:
+        """Run trials until there are no more; False if the deadline came first.
+
+        Trials that are at work when it ends, however it ends, go on with the next call.
+
+        Raises:
+            ValueError: All trials fail, or workers cannot start.
+            OSError: No trial can go on, as with a full disk.
+        """
+        with deferred_interrupt() as check_interrupt:
+            try:
+                return self._run(check_interrupt)
+            finally:
+                for worker in self._workers:
+                    worker.process.kill()
+
+    def _run(self, check_interrupt: Callable[[], None]) -> bool:
+        while len(self._workers) < self._jobs and self._start_worker():
+            check_interrupt()
+        while self._workers:
+            check_interrupt()
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                return False
+            heard = wait([worker.process.connection for worker in self._workers], _TICK_SECONDS)
+            for worker in [w for w in self._workers if w.process.connection in heard]:
+                self._serve(worker)
+            self._progress.tick(self._queue.counts)
+        return True
+
+    def _start_worker(self) -> bool:
+        opened = self._queue.next()
+        if opened is None:
+            return False
+        worker = _Worker(self._setup, self._environment)
+        self._workers.append(worker)
+        self._give(worker, opened)
+        return True
+
+    def _give(self, worker: "_Worker", opened: OpenTrial) -> None:
+        folder = self._trial_folder(opened)
+        folder.mkdir(parents=True, exist_ok=True)
+        worker.opened = opened
+        worker.process.forget_output()
+        worker.send(Job(opened.settings, opened.store or self._store, folder))
+
+    def _trial_folder(self, opened: OpenTrial) -> Path:
+        return self._folder / f"{opened.number:05d}"
+
+    def _serve(self, worker: "_Worker") -> None:
+        """Answer a worker's message, or see to a dead one."""
+        try:
+            message = worker.process.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._bury(worker)
+            return
+        opened = worker.opened
+        if isinstance(message, Ready):
+            worker.ready = True
+            self._failed_starts = 0
+            self._dismiss_idle()
+        elif isinstance(message, Hindered):
+            raise message.error
+        elif opened is None:
+            raise TypeError(f"a worker without a trial sent {message!r}")
+        elif isinstance(message, Report):
+            worker.send(Verdict(self._queue.report(opened, message.step, message.value)))
+        else:
+            self._end(opened, message)
+            if message.leaves:
+                self._dismiss(worker)
+                self._start_worker()
+            else:
+                self._go_on(worker)
+
+    def _end(self, opened: OpenTrial, message: Done | Pruned | Refused) -> None:
+        if isinstance(message, Done):
+            self._queue.finish(opened, message.result)
+        elif isinstance(message, Pruned):
+            self._queue.prune(opened)
+        else:
+            self._queue.fail(opened, message.reason)
+        rmtree(self._trial_folder(opened), ignore_errors=True)
+
+    def _go_on(self, worker: "_Worker") -> None:
+        """Give a worker the next trial; without one, it stays for those that may fail to start."""
+        opened = self._queue.next()
+        if opened is not None:
+            self._give(worker, opened)
+            return
+        worker.opened = None
+        self._dismiss_idle()
+
+    def _dismiss_idle(self) -> None:
+        if all(worker.ready for worker in self._workers):
+            for worker in [worker for worker in self._workers if worker.opened is None]:
+                self._dismiss(worker)
+
+    def _dismiss(self, worker: "_Worker") -> None:
+        worker.process.kill()
+        self._workers.remove(worker)
+
+    def _bury(self, worker: "_Worker") -> None:
+        """Note how a worker died, which costs its trial, and start another."""
+        words, how = worker.process.last_words(), worker.process.end()
+        self._dismiss(worker)
+        if worker.opened is None:
+            return
+        if not worker.ready:
+            self._do_without(worker.opened, f"{how}\n{words}".strip())
+            return
+        last_line = words.splitlines()[-1] if words else ""
+        reason = f"its process ended with {how}" + (_MEMORY_HINT if how == "SIGKILL" else "")
+        if how.startswith("exit") and last_line:
+            reason = f"{last_line} ({reason})"
+        self._queue.fail(worker.opened, reason, words=words)
+        rmtree(self._trial_folder(worker.opened), ignore_errors=True)
+        self._start_worker()
+
+    def _do_without(self, opened: OpenTrial, how: str) -> None:
+        """See to a worker that died before it was ready: try again, then go on with fewer."""
+        self._queue.put_back(opened)
+        self._failed_starts += 1
+        if self._failed_starts < _MOST_FAILED_STARTS:
+            self._start_worker()
+            return
+        if not self._workers:
+            raise ValueError(f"a process to train in could not start: {how}")
+        self._progress.write(
+            f"one of {len(self._workers) + 1} processes could not start ({how.splitlines()[0]}); "
+            "going on with fewer"
+        )
+        for worker in [worker for worker in self._workers if worker.opened is None]:
+            self._go_on(worker)
+
+
+class _Worker:
+    """A process, and the trial that it runs."""
+
+    def __init__(self, setup: Setup, environment: dict[str, str]) -> None:
+        self.ready = False
+        self.opened: OpenTrial | None = None
+        self.process = ChildProcess("stage2_temporal.sweep_worker", environment=environment)
+        self.send(setup)
+
+    def send(self, message: Any) -> None:
+        """Send a message; that the process is gone will be noticed where it is heard."""
+        try:
+            self.process.connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return

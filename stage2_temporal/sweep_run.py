@@ -1,0 +1,124 @@
+"""Running a sweep's trials in its folder, from where earlier calls left them."""
+
+import os
+import time
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from stage1_extract.cores import available_cores
+from stage2_temporal.search_space import SearchSpace
+from stage2_temporal.sweep_driver import Driver
+from stage2_temporal.sweep_messages import Setup
+from stage2_temporal.sweep_optuna import STUDY_NAME, journal_storage, load_optuna, pruner_of
+from stage2_temporal.sweep_progress import SweepProgress
+from stage2_temporal.sweep_queue import TrialQueue
+from stage2_temporal.sweep_settings import DEFAULT_TRIALS, SweepSettings
+from stage2_temporal.sweep_storage import JOURNAL, RUNNING, TRIALS, read_trials
+
+
+def run_trials(
+    folder: Path,
+    space: SearchSpace,
+    settings: SweepSettings,
+    setup: Setup,
+    *,
+    store: str,
+    metric: str,
+    higher_is_better: bool,
+    num_steps: int,
+    show_progress: bool = False,
+) -> bool:
+    """Run the trials of a sweep in worker processes.
+
+    Args:
+        folder: The sweep folder, locked and its journal whole.
+        space: What is searched.
+        settings: How, and how long.
+        setup: What a worker needs.
+        store: Of trials among which none compete.
+        metric: Name of the score.
+        higher_is_better: Whether it is to become large.
+        num_steps: How often a trial reports.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        Whether there are as many trials as wanted; False if the time was up.
+    """
+    limit = _limit(space, settings)
+    deadline = None if settings.hours is None else time.monotonic() + settings.hours * 3600
+    study = _study(folder, settings, higher_is_better=higher_is_better, num_steps=num_steps)
+    _remove_ended(folder)
+    with SweepProgress(
+        limit, metric, higher_is_better=higher_is_better, show=show_progress
+    ) as progress:
+        queue = TrialQueue(
+            study,
+            space,
+            settings.base,
+            sampler=settings.sampler,
+            limit=limit,
+            on_end=progress.finish_trial,
+        )
+        progress.know(read_trials(folder))
+        progress.write(_opening(queue, space, settings, limit))
+        driver = Driver(
+            queue,
+            setup,
+            store=store,
+            folder=folder / TRIALS,
+            environment=worker_environment(settings.num_jobs),
+            jobs=settings.num_jobs,
+            deadline=deadline,
+            progress=progress,
+        )
+        return driver.run()
+
+
+def _limit(space: SearchSpace, settings: SweepSettings) -> int:
+    if settings.trials is not None:
+        return settings.trials
+    if settings.sampler == "grid" and space.size is not None:
+        return space.size
+    return DEFAULT_TRIALS
+
+
+def _study(folder: Path, settings: SweepSettings, *, higher_is_better: bool, num_steps: int) -> Any:
+    """Return the folder's study, made if it is not there."""
+    return load_optuna().create_study(
+        storage=journal_storage(folder / JOURNAL),
+        study_name=STUDY_NAME,
+        direction="maximize" if higher_is_better else "minimize",
+        pruner=pruner_of(settings.pruner, num_steps, settings.validation_folds),
+        load_if_exists=True,
+    )
+
+
+def _remove_ended(folder: Path) -> None:
+    """Remove what trials needed to go on that ended just before the sweep was killed."""
+    for record in read_trials(folder):
+        if record.state != RUNNING:
+            rmtree(folder / TRIALS / f"{record.number:05d}", ignore_errors=True)
+
+
+def _opening(queue: TrialQueue, space: SearchSpace, settings: SweepSettings, limit: int) -> str:
+    done = sum(queue.counts.values())
+    size = "endless" if space.size is None else f"{space.size}"
+    going_on = f"; {done} are done" if done else ""
+    if queue.num_stopped:
+        going_on += f", {queue.num_stopped} were stopped and go on"
+    return (
+        f"sweep: {limit} trials ({settings.sampler}) of {size} combinations, "
+        f"{settings.num_jobs} at a time{going_on}"
+    )
+
+
+def worker_environment(jobs: int) -> dict[str, str]:
+    """Return variables by which worker processes share cores and GPU."""
+    threads = str(max(1, available_cores() // jobs))
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+    shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return {
+        **dict.fromkeys(names, threads),
+        **{name: value for name, value in shared.items() if name not in os.environ},
+    }
