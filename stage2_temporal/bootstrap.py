@@ -171,7 +171,10 @@ def _scored(
     rank_classes = _can_rank_classes(task, target, num_resamples)
     num_classes = np.shape(models[0][0])[1] if task == "multiclass" else 1
     rng = np.random.default_rng(seed)
-    for weights in _resamples(np.asarray(groups), num_classes, num_resamples, rng):
+    drawn_clips = resampled_counts(
+        np.asarray(groups), num_resamples=num_resamples, rng=rng, num_classes=num_classes
+    )
+    for weights in drawn_clips:
         found = [
             weighted_scores(
                 task, target, values, weights, threshold=threshold, rank_classes=rank_classes
@@ -192,10 +195,20 @@ def _can_rank_classes(task: str, target: NDArray[Any], num_resamples: int) -> bo
     return comparisons(np.asarray(target)) * num_resamples <= MAX_COMPARISONS
 
 
-def _resamples(
-    groups: NDArray[Any], num_classes: int, num_resamples: int, rng: np.random.Generator
+def resampled_counts(
+    groups: NDArray[Any], *, num_resamples: int, rng: np.random.Generator, num_classes: int = 1
 ) -> Iterator[Floats]:
-    """Yield (R, N) clip counts of resampled groups, R bounded so that memory stays small."""
+    """Yield (R, N) how often resamples hold each clip, R bounded so that memory stays small.
+
+    Groups are drawn with replacement, each with all its clips. Yields nothing where there is one
+    group only.
+
+    Args:
+        groups: (N,) group numbers.
+        num_resamples: How many in all.
+        rng: What draws.
+        num_classes: Arrays of so many columns are made of each row.
+    """
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
         return

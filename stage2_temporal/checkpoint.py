@@ -22,6 +22,7 @@ class FitState:
         best_loss: Least validation loss so far.
         best_epoch: Its epoch.
         best_weights: The weights after it.
+        best_predictions: (n, k) of each target for the validation clips after it, if they are kept.
         first_losses, best_losses: (n,) loss of each validation clip, before training and after it.
         num_plateaus: How often the learning rate was halved.
         plateau_start: Epoch from which the present plateau counts.
@@ -31,6 +32,7 @@ class FitState:
     best_loss: float = np.inf
     best_epoch: int = 0
     best_weights: Arrays = dataclasses.field(default_factory=list)
+    best_predictions: Arrays = dataclasses.field(default_factory=list)
     first_losses: NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.empty(0))
     best_losses: NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.empty(0))
     num_plateaus: int = 0
@@ -45,10 +47,11 @@ class FitState:
 def save_checkpoint(path: Path, state: FitState, variables: Arrays) -> None:
     """Write the state and all variables (model's, optimizer's), whole or not at all."""
     plain = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    weights = plain.pop("best_weights")
+    weights, predictions = plain.pop("best_weights"), plain.pop("best_predictions")
     losses = {name: plain.pop(name) for name in _LOSSES}
     arrays: dict[str, Any] = {f"variable_{i}": value for i, value in enumerate(variables)}
     arrays |= losses | {f"best_{i}": value for i, value in enumerate(weights)}
+    arrays |= {f"predictions_{i}": value for i, value in enumerate(predictions)}
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         np.savez(file, state=np.array(json.dumps(plain)), **arrays)
@@ -65,9 +68,12 @@ def load_checkpoint(path: Path) -> tuple[FitState, Arrays]:
     """
     with np.load(path, allow_pickle=False) as file:
         plain = json.loads(str(file["state"]))
-        names = [name for name in file.files if name not in _LOSSES]
-        best = [file[f"best_{i}"] for i in range(sum(n.startswith("best_") for n in names))]
         losses = {name: file[name] for name in _LOSSES}
-        count = sum(n.startswith("variable_") for n in names)
-        variables = [file[f"variable_{i}"] for i in range(count)]
-    return FitState(**plain, best_weights=best, **losses), variables
+        best, predictions = _numbered(file, "best_"), _numbered(file, "predictions_")
+        variables = _numbered(file, "variable_")
+    return FitState(**plain, best_weights=best, best_predictions=predictions, **losses), variables
+
+
+def _numbered(file: Any, prefix: str) -> Arrays:
+    count = sum(name.startswith(prefix) for name in file.files if name not in _LOSSES)
+    return [file[f"{prefix}{i}"] for i in range(count)]

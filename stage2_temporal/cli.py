@@ -1,39 +1,39 @@
 """The command `stage2-temporal`: a thin shell over the library."""
 
 import dataclasses
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from stage1_extract.command import (
     EXIT_DONE,
+    EXIT_SOME_FAILED,
     CommandEntry,
     ManifestPath,
     StorePath,
     run_command,
 )
+from stage1_extract.completion import with_completion
 from stage2_temporal.config import TrainSettings
+from stage2_temporal.evaluate_settings import EvaluateSettings
+from stage2_temporal.export_settings import ExportSettings
 from stage2_temporal.feature_settings import FeatureImportSettings
+from stage2_temporal.predict_settings import PredictSettings
+from stage2_temporal.sweep_settings import SweepSettings
 
-if TYPE_CHECKING:
-    from stage2_temporal.bootstrap import Score
-    from stage2_temporal.scoring import Scores
-    from stage2_temporal.train import TrainResult
-
-_HEADS = {
-    "recurrent": "recurrent",
-    "mean_pool": "mean-pool baseline",
-    "features": "side features alone",
-}
 RunPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train a recurrent model on a store, score it on held-out clips, write the run folder."""
+    """Train a recurrent model on a store, score it on held-out clips, write the run folder.
+
+    Examples:
+        stage2-temporal train store videos.csv runs/first --target label --group patient
+        stage2-temporal train store videos.csv runs/folds --config train.toml --validation kfold
+    """
 
     store: StorePath
     """Store of embeddings."""
@@ -45,8 +45,76 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Search the settings that validate best; score the winner once on the test clips.
+
+    Examples:
+        stage2-temporal sweep store videos.csv sweeps/first --config sweep.toml
+        stage2-temporal sweep store videos.csv sweeps/first --config sweep.toml --trials 200
+    """
+
+    store: StorePath
+    """Store of embeddings."""
+    manifest: ManifestPath
+    """CSV or Parquet with the labels."""
+    sweep: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SWEEP")]
+    """Folder to make, or to go on in."""
+    settings: SweepSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Say what a trained run predicts for new videos.
+
+    Examples:
+        stage2-temporal predict runs/first new.mp4 --out predictions.csv
+        stage2-temporal predict runs/first new_videos --out predictions.csv --timeline
+        stage2-temporal predict runs/first --store store --out predictions.csv
+    """
+
+    run: RunPath
+    """Folder that `train` made."""
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")]
+    """Videos, folders of videos, or manifests."""
+    settings: PredictSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score a trained run on labelled clips of a store.
+
+    Examples:
+        stage2-temporal evaluate runs/first --store other_store --manifest other.csv
+    """
+
+    run: RunPath
+    """Folder that `train` made."""
+    settings: EvaluateSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a trained run as one ONNX file or TensorFlow SavedModel, and check it.
+
+    Examples:
+        stage2-temporal export runs/first first.onnx
+        stage2-temporal export runs/first first_head --part head --format savedmodel
+    """
+
+    run: RunPath
+    """Folder that `train` made."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """File or folder to write."""
+    settings: ExportSettings
+
+
+@dataclasses.dataclass(frozen=True)
 class Features:
-    """Turn a table of side features, one row a clip, into a file that training reads."""
+    """Turn a table of side features, one row a clip, into a file that training reads.
+
+    Examples:
+        stage2-temporal features measurements.csv measurements.h5
+    """
 
     table: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
     """CSV or Parquet: a column of ids, the others numbers or texts."""
@@ -57,7 +125,11 @@ class Features:
 
 @dataclasses.dataclass(frozen=True)
 class FindRate:
-    """Try rising learning rates on the training clips, and say where the loss falls fastest."""
+    """Try rising learning rates on the training clips, and say where the loss falls fastest.
+
+    Examples:
+        stage2-temporal find-rate store videos.csv --target label --group patient
+    """
 
     store: StorePath
     """Store of embeddings."""
@@ -68,15 +140,20 @@ class FindRate:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Write the report page of a run folder anew."""
+    """Write the report page of a run, or of a sweep, anew.
+
+    Examples:
+        stage2-temporal report runs/first
+    """
 
     run: RunPath
-    """Folder that `train` made."""
+    """Folder that `train` or `sweep` made."""
 
 
 def train(arguments: Train) -> int:
     """Train and print the scores."""
-    from stage2_temporal.train import train as train_run
+    from stage2_temporal.printing import train_text
+    from stage2_temporal.training import train as train_run
 
     result = train_run(
         arguments.store,
@@ -85,15 +162,67 @@ def train(arguments: Train) -> int:
         arguments.settings,
         show_progress=True,
     )
-    print(summary(result))
+    print(train_text(result))
+    return EXIT_DONE
+
+
+def sweep(arguments: Sweep) -> int:
+    """Search and print the best settings and the winner's scores."""
+    from stage2_temporal.printing import sweep_text
+    from stage2_temporal.sweeping import sweep as search
+
+    try:
+        result = search(
+            arguments.store,
+            arguments.manifest,
+            arguments.sweep,
+            arguments.settings,
+            show_progress=True,
+        )
+    except KeyboardInterrupt:
+        print("What was finished is kept; give the command again to go on.", file=sys.stderr)
+        raise
+    print(sweep_text(result))
+    return EXIT_DONE
+
+
+def predict(arguments: Predict) -> int:
+    """Predict and print where the table is, and what failed."""
+    from stage2_temporal.predicting import predict as predict_clips
+    from stage2_temporal.predicting import prediction_text
+
+    result = predict_clips(arguments.run, arguments.inputs, arguments.settings, show_progress=True)
+    print(prediction_text(result))
+    return EXIT_SOME_FAILED if result.failures else EXIT_DONE
+
+
+def evaluate(arguments: Evaluate) -> int:
+    """Score and print the scores."""
+    from stage2_temporal.evaluating import evaluate as evaluate_run
+    from stage2_temporal.evaluating import evaluation_text
+
+    result = evaluate_run(arguments.run, arguments.settings, show_progress=True)
+    print(evaluation_text(result))
+    return EXIT_DONE
+
+
+def export(arguments: Export) -> int:
+    """Export and print what was checked."""
+    from stage2_temporal.exporting import export as export_run
+    from stage2_temporal.printing import export_text
+
+    print(export_text(export_run(arguments.run, arguments.out, arguments.settings)))
     return EXIT_DONE
 
 
 def report(arguments: Report) -> int:
     """Render the report."""
     from stage2_temporal.report import write_report
+    from stage2_temporal.sweep_report import write_sweep_report
+    from stage2_temporal.sweep_storage import DOCUMENT
 
-    print(f"Report: {write_report(arguments.run)}")
+    write = write_sweep_report if (arguments.run / DOCUMENT).exists() else write_report
+    print(f"Report: {write(arguments.run)}")
     return EXIT_DONE
 
 
@@ -123,61 +252,19 @@ def find_rate(arguments: FindRate) -> int:
     return EXIT_DONE
 
 
-def summary(result: "TrainResult") -> str:
-    """Return what a person wants to read at the end of a run."""
-    sides = ", ".join(
-        f"{name} {counts['clips']} clips"
-        + (f" of {counts['groups']} groups" if result.group else "")
-        for name, counts in result.sides.items()
-    )
-    folds = f"; the first of {result.num_folds} folds" if result.num_folds > 1 else ""
-    dropped = [f"left out, {why}: {count} clips" for why, count in result.left_out.items() if count]
-    tables = [
-        line
-        for name, scores in result.targets.items()
-        for line in ("", f"{name} ({result.tasks[name]})", *_score_table(scores["test"]))
-    ]
-    return "\n".join(
-        [
-            f"{sides}{folds}",
-            *dropped,
-            *([result.balance] if result.balance else []),
-            *result.notices,
-            *tables,
-            "",
-            f"Report: {result.folder / 'report.html'}",
-        ]
-    )
-
-
-def _score_table(test: "Scores") -> list[str]:
-    """Return the lines of a table: a score a row, the models and their differences in columns."""
-    models = [model for model in test if not model.startswith("difference")]
-    differences = [model for model in test if model.startswith("difference")]
-    heads = [_HEADS[model] for model in models]
-    heads += [f"minus {_HEADS[model]}" for model in models[1:]]
-    rows: list[tuple[str, ...]] = [("test score", *heads)]
-    for name in test["recurrent"]:
-        rows.append((name, *(_interval(test[model][name]) for model in models + differences)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def _interval(score: "Score") -> str:
-    spread = "" if math.isnan(score.spread) else f" ± {score.spread:.3f}"
-    bounds = "" if math.isnan(score.low) else f" [{score.low:.3f}, {score.high:.3f}]"
-    return f"{score.value:.3f}{spread}{bounds}"
-
-
-COMMANDS = {
-    "train": CommandEntry(Train, train),
-    "report": CommandEntry(Report, report),
-    "features": CommandEntry(Features, features),
-    "find-rate": CommandEntry(FindRate, find_rate),
-}
+COMMANDS = with_completion(
+    "stage2-temporal",
+    {
+        "train": CommandEntry(Train, train),
+        "sweep": CommandEntry(Sweep, sweep),
+        "predict": CommandEntry(Predict, predict),
+        "evaluate": CommandEntry(Evaluate, evaluate),
+        "export": CommandEntry(Export, export),
+        "report": CommandEntry(Report, report),
+        "features": CommandEntry(Features, features),
+        "find-rate": CommandEntry(FindRate, find_rate),
+    },
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import tyro
 
+from stage1_extract.keras_setup import BACKENDS
 from stage2_temporal.augment import AugmentSettings
 
 TASKS = ("auto", "binary", "multiclass", "multilabel", "regression")
@@ -39,6 +40,7 @@ _FRACTIONS = ("dropout", "input_dropout", "gain_confidence")
 class TrainSettings:
     """What is learned from the embeddings, and how."""
 
+    CHOICES: ClassVar = {**_CHOICES, "task": TASKS, "backend": BACKENDS}
     target: tyro.conf.UseAppendAction[Sequence[str]]
     """Column of the manifest to predict. Give it again for a model of several targets; a+b+c is one
     multilabel target of several 0/1 columns."""
@@ -156,6 +158,8 @@ class TrainSettings:
     """Keep all embeddings of the run on the device (a GPU with room for them)."""
     backend: str | None = None
     """Keras backend: tensorflow, jax or torch; default: KERAS_BACKEND, or tensorflow."""
+    strips: bool = True
+    """Keep small frames of the clips that were most wrong, for the report."""
     tensorboard: bool = False
     """Also write logs for TensorBoard into the run folder."""
     overwrite: bool = False

@@ -14,12 +14,22 @@ from numpy.typing import NDArray
 from stage1_extract.keras_setup import software_versions
 from stage2_temporal import metrics
 from stage2_temporal.balancing import BalancePlan
+from stage2_temporal.clip_table import (
+    CLIPS_NAME,
+    Map,
+    clip_table,
+    label_texts,
+    named,
+    principal_map,
+)
 from stage2_temporal.config import TrainSettings
+from stage2_temporal.file_hashes import write_file_hashes
 from stage2_temporal.leakage import NearDuplicate
 from stage2_temporal.partition import TrainingData, count_sides
 from stage2_temporal.run_folder import PREFIXES, RUN_FORMAT, RUN_VERSION, write_json
 from stage2_temporal.scoring import (
     CONFIDENCE,
+    RECURRENT,
     FoldResult,
     RunScores,
     Scores,
@@ -42,6 +52,7 @@ class Findings:
         scores: Of every target.
         balance: What was done to the distribution of the first fold's training clips.
         near_duplicates: Clips on two sides that look alike.
+        mean_embeddings: (N, D) of the clips.
         notices: Remarks worth reading.
     """
 
@@ -52,26 +63,29 @@ class Findings:
     scores: dict[str, RunScores]
     balance: BalancePlan
     near_duplicates: Sequence[NearDuplicate]
+    mean_embeddings: NDArray[np.float32]
     notices: tuple[str, ...]
 
 
 def write_documents(partial: Path, folder: Path, found: Findings) -> None:
-    """Write all files but models and report into an unfinished run folder.
+    """Write all files but models, strips and report into an unfinished run folder.
 
     Args:
         partial: Where to write.
         folder: The name that it will have.
         found: What to write.
     """
+    shown = principal_map(found.mean_embeddings, seed=found.settings.seed)
     documents = {
         "settings.json": _provenance(found.data, folder, found.settings),
-        "data.json": _data_description(found),
+        "data.json": _data_description(found, shown),
         "metrics.json": _metrics_document(found),
     }
     for name, document in documents.items():
         write_json(partial / name, document)
     tables = {
         "split.csv": _split_table(found.data),
+        CLIPS_NAME: clip_table(found.data, shown.places),
         "history.csv": _history_table(found.units),
         "scores_by_fold.csv": pd.concat([s.by_fold for s in found.scores.values()]),
     }
@@ -79,6 +93,7 @@ def write_documents(partial: Path, folder: Path, found: Findings) -> None:
         tables[_predictions_name(number)] = _predictions_table(found, number, target)
     for name, table in tables.items():
         table.to_csv(partial / name, index=False)
+    write_file_hashes(partial)
 
 
 def _predictions_name(number: int) -> str:
@@ -147,7 +162,7 @@ def _flags(settings: Any) -> list[str]:
     return words
 
 
-def _data_description(found: Findings) -> dict[str, Any]:
+def _data_description(found: Findings, shown: Map) -> dict[str, Any]:
     """Return data.json: what was learned from, and what was left out."""
     data = found.data
     lengths = data.store.lengths[data.clips.positions]
@@ -161,6 +176,7 @@ def _data_description(found: Findings) -> dict[str, Any]:
                 "labelled": int(target.present.sum()),
                 "predictions": _predictions_name(number),
                 "class_counts": _class_counts(target, splits[0]),
+                "thresholds": _mean_thresholds(found, number, target),
             }
             for number, target in enumerate(data.clips.targets)
         ],
@@ -188,7 +204,22 @@ def _data_description(found: Findings) -> dict[str, Any]:
             "median": float(np.median(lengths)),
             "max": int(lengths.max()),
         },
+        "map_variance": list(shown.variance),
     }
+
+
+def _mean_thresholds(found: Findings, number: int, target: Target) -> list[float] | None:
+    """Return the probability from which each output is positive, for clips of no fold."""
+    if target.task not in {"binary", "multilabel"}:
+        return None
+    chosen = [
+        np.broadcast_to(
+            thresholds_of(target, number, result, RECURRENT, found.settings), target.num_outputs
+        )
+        for result in found.folds
+    ]
+    means: list[float] = np.mean(chosen, axis=0).tolist()
+    return means
 
 
 def _class_counts(target: Target, split: Any) -> dict[str, dict[str, int]] | None:
@@ -298,7 +329,7 @@ def _side_table(
         "video_id": found.data.clips.video_ids[clips],
         "split": side,
         "group": found.data.partition.group_names[clips],
-        "target": np.where(of_clips.present, _named(target, of_clips.numbers), ""),
+        "target": label_texts(of_clips),
     }
     for model, predictions in getattr(result, f"{side}_predictions").items():
         values = predictions[number]
@@ -319,18 +350,7 @@ def _model_columns(
         chosen = (values >= limit).astype(int)
     else:
         chosen = values.argmax(axis=1)
-    names = {f"{prefix}prediction": _named(target, chosen)}
+    names = {f"{prefix}prediction": named(target, chosen)}
     return names | {
         f"{prefix}probability_{name}": values[:, i] for i, name in enumerate(target.classes)
     }
-
-
-def _named(target: Target, numbers: NDArray[Any]) -> NDArray[Any]:
-    """Return class names; of several labels a text with + between them, blank for none."""
-    if target.task == "regression":
-        return numbers.astype(object)
-    classes = np.array(target.classes, object)
-    if target.task == "multilabel":
-        return np.array(["+".join(classes[row > 0]) for row in numbers], object)
-    named: NDArray[Any] = classes[numbers]
-    return named

@@ -28,10 +28,12 @@ class Validation:
     Attributes:
         losses: (n,) one a clip.
         of_targets: The mean loss of each target, by name, where there are several.
+        predictions: (n, k) of each target, if they are to be kept.
     """
 
     losses: NDArray[np.float64]
     of_targets: dict[str, float]
+    predictions: Arrays = dataclasses.field(default_factory=list)
 
 
 class EpochKeeper(_Callback):  # type: ignore[misc]
@@ -43,6 +45,7 @@ class EpochKeeper(_Callback):  # type: ignore[misc]
         built: The model, and what is trained.
         settings: Epochs, patience, learning rate.
         validate: Validates the model as it is.
+        seed: Of the training.
         checkpoint: File to save the state in; None for none.
         on_epoch: Called with the state after each epoch.
         logs: Folder for TensorBoard; None for no logs.
@@ -54,6 +57,7 @@ class EpochKeeper(_Callback):  # type: ignore[misc]
         settings: TrainSettings,
         validate: Callable[[], Validation],
         *,
+        seed: int = 0,
         checkpoint: Path | None = None,
         on_epoch: Callable[[FitState], None] | None = None,
         logs: Path | None = None,
@@ -64,6 +68,7 @@ class EpochKeeper(_Callback):  # type: ignore[misc]
         self._built = built
         self._settings = settings
         self._validate = validate
+        self._seed = seed
         self._checkpoint = checkpoint
         self._on_epoch = on_epoch
         self._logs = None if logs is None else open_logs(logs)
@@ -93,8 +98,15 @@ class EpochKeeper(_Callback):  # type: ignore[misc]
         return waited >= self._settings.patience or self.state.epoch >= self._settings.epochs
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Set the epoch's learning rate (Keras counts epochs from 0)."""
+        """Set the epoch's learning rate (Keras counts epochs from 0).
+
+        Keras on PyTorch draws dropout from the global generator, which no checkpoint holds: there
+        it begins anew with each epoch.
+        """
         del logs
+        if keras.backend.backend() == "torch":
+            state = np.random.SeedSequence([self._seed, epoch]).generate_state(1)
+            keras.utils.set_random_seed(int(state[0] % 2**31))
         rate = epoch_learning_rate(self._settings, epoch + 1, self.state.num_plateaus)
         self.model.optimizer.learning_rate = rate
 
@@ -133,6 +145,7 @@ class EpochKeeper(_Callback):  # type: ignore[misc]
         if row["val_loss"] < state.best_loss or not epoch:
             state.best_loss, state.best_epoch = row["val_loss"], epoch
             state.best_losses = validation.losses
+            state.best_predictions = validation.predictions
             state.best_weights = self._built.model.get_weights()
             state.plateau_start = epoch
         elif epoch - state.plateau_start >= PLATEAU_EPOCHS:

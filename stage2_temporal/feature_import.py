@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stage1_extract.store import remove_stale_partials
+from stage1_extract.texts import is_writable
 from stage2_temporal.feature_columns import FeatureColumn, NumberSurvey, TextSurvey, as_float32
 from stage2_temporal.feature_file import FILE_SUFFIXES, FeatureBlock, signature, write_features
 from stage2_temporal.feature_settings import FeatureImportSettings
@@ -199,7 +200,7 @@ class _Ids:
     def add(self, texts: "pd.Series[str]") -> None:
         ids = clean_ids(texts)
         for row, video_id in enumerate(ids, start=self.num_rows + 1):
-            if not video_id or not video_id.isprintable():
+            if not video_id or not is_writable(video_id):
                 what = "is blank" if not video_id else f"{video_id!r} holds control characters"
                 raise FeatureImportError(
                     f"{self._source.path}: the {self._column!r} of row {row} (counted from 1, "

@@ -14,7 +14,8 @@ from stage1_extract.keras_setup import load_keras
 from stage2_temporal.baseline import LinearModel
 from stage2_temporal.checkpoint import FitState, load_checkpoint
 from stage2_temporal.config import TrainSettings
-from stage2_temporal.epochs import EpochKeeper, Validation, all_variables
+from stage2_temporal.dataset import EmbeddingSequence
+from stage2_temporal.epochs import EpochKeeper, Validation
 from stage2_temporal.gain import gain_confidence
 from stage2_temporal.models import (
     BuiltModel,
@@ -28,9 +29,27 @@ from stage2_temporal.nan_cause import nan_cause
 from stage2_temporal.prediction import predict_batches
 from stage2_temporal.target_scale import TrainingError, clip_losses, weighted_losses
 from stage2_temporal.training_batches import TrainingBatches, output_key
+from stage2_temporal.trial_models import CompiledModel, graph_key, shared_model, start_key
+from stage2_temporal.trial_reuse import Reuse
 
 keras = load_keras()
 Indices = NDArray[np.intp]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pauses:
+    """When a training is looked at, between two calls of Keras' fit.
+
+    What `look` raises ends the training without disturbing Keras, whose models are used again.
+
+    Attributes:
+        epochs: After which, ascending.
+        look: Called with the epoch, and the validation clips' predictions (n, k) of each target by
+            the best weights so far, in the targets' units.
+    """
+
+    epochs: Sequence[int]
+    look: Callable[[int, list[NDArray[np.float64]]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +88,7 @@ class FitResult:
     def predict(self, clips: Indices) -> list[NDArray[np.float64]]:
         """Return each target's predictions (n, k): probabilities, or values in its units."""
         found = predict_batches(self.built.model, self.batches.evaluation(clips))
-        return [
-            found[output_key(i)] * scale.deviation + scale.mean
-            for i, scale in enumerate(self.batches.scales)
-        ]
+        return _in_units([found[output_key(i)] for i in range(len(found))], self.batches)
 
     def save(self, path: Path) -> None:
         """Save the model, its continuous outputs in their targets' units."""
@@ -93,11 +109,12 @@ class Trainer:
 
     Args:
         settings: Head, optimizer, epochs.
+        reuse: Compiled models and initial weights of trainings before, of other settings too.
     """
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, reuse: Reuse | None = None) -> None:
         self._settings = settings
-        self._compiled: dict[int, tuple[BuiltModel, list[NDArray[Any]]]] = {}
+        self._reuse = Reuse.within_run() if reuse is None else reuse
 
     def fit(
         self,
@@ -108,6 +125,7 @@ class Trainer:
         checkpoint: Path | None = None,
         on_epoch: Callable[[FitState], None] | None = None,
         logs: Path | None = None,
+        pauses: Pauses | None = None,
     ) -> FitResult:
         """Train a model with fresh weights; validation decides when to stop.
 
@@ -121,6 +139,7 @@ class Trainer:
             checkpoint: File to save the state in after each epoch, and to go on from.
             on_epoch: Called with the state after each epoch.
             logs: Folder for TensorBoard; None for no logs.
+            pauses: When to look at the training.
 
         Raises:
             TrainingError: The loss became NaN or infinite.
@@ -129,7 +148,8 @@ class Trainer:
         keeper = EpochKeeper(
             built,
             self._settings,
-            _validation(built.model, batches),
+            _validation(built.model, batches, keeps_predictions=pauses is not None),
+            seed=seed,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
             logs=logs,
@@ -141,8 +161,11 @@ class Trainer:
             else:
                 keeper.start()
                 _check_start(keeper.state.first_losses, batches)
-            if not keeper.finished:
-                _fit(built.trainee, batches, start.offsets, keeper, seed)
+            training = batches.training(seed, start.offsets)
+            for last in _stretches(self._settings, pauses):
+                _fit(built.trainee, training, batches, keeper, last)
+                if pauses and last == keeper.state.epoch and last in pauses.epochs:
+                    pauses.look(last, _in_units(keeper.state.best_predictions, batches))
         state = keeper.state
         groups = batches.groups[batches.split.validation]
         confidence = gain_confidence(state.first_losses, state.best_losses, groups)
@@ -167,25 +190,13 @@ class Trainer:
             seed: Of everything random.
         """
         keras.utils.set_random_seed(seed)
-        fresh = _build(batches, linear, self._settings)
-        num_features = batches.features.shape[1] if batches.features else 0
-        if num_features not in self._compiled:
-            if batches.resident is not None:
-                trainee = batches.resident.trainee(fresh.trainee)
-                fresh = dataclasses.replace(fresh, trainee=trainee)
-            compile_model(fresh.trainee, outputs_of(batches), self._settings)
-            optimizer = [np.array(v) for v in map(_to_numpy, fresh.trainee.optimizer.variables)]
-            self._compiled[num_features] = (fresh, optimizer)
-            return fresh
-        built, optimizer = self._compiled[num_features]
-        values = [*map(_to_numpy, fresh.model.variables), *optimizer]
-        for variable, value in zip(all_variables(built), values, strict=True):
-            variable.assign(value)
-        return built
-
-
-def _to_numpy(variable: Any) -> NDArray[Any]:
-    return np.asarray(keras.ops.convert_to_numpy(variable))
+        return shared_model(
+            self._reuse,
+            graph_key(self._settings, batches, outputs_of(batches)),
+            start_key(seed, batches, linear),
+            build=lambda: _build(batches, linear, self._settings),
+            compiled=lambda built: _compiled(built, batches, self._settings),
+        )
 
 
 def _check_start(losses: NDArray[np.float64], batches: TrainingBatches) -> None:
@@ -201,19 +212,27 @@ def _check_start(losses: NDArray[np.float64], batches: TrainingBatches) -> None:
     )
 
 
+def _stretches(settings: TrainSettings, pauses: Pauses | None) -> list[int]:
+    """Return the epochs after which Keras' fit returns."""
+    epochs = pauses.epochs if pauses else ()
+    return [*(epoch for epoch in epochs if epoch < settings.epochs), settings.epochs]
+
+
 def _fit(
     trainee: Any,
+    training: EmbeddingSequence,
     batches: TrainingBatches,
-    offsets: Mapping[str, NDArray[Any]],
     keeper: EpochKeeper,
-    seed: int,
+    last: int,
 ) -> None:
-    training = batches.training(seed, offsets)
+    """Train up to an epoch, unless the training has ended, or is that far."""
+    if keeper.finished or keeper.state.epoch >= last:
+        return
     training.start_epoch(keeper.state.epoch)
     trainee.fit(
         training,
         initial_epoch=keeper.state.epoch,
-        epochs=batches.settings.epochs,
+        epochs=last,
         callbacks=[keeper],
         shuffle=False,
         verbose=0,
@@ -251,6 +270,15 @@ def _build(
     )
 
 
+def _compiled(
+    built: BuiltModel, batches: TrainingBatches, settings: TrainSettings
+) -> CompiledModel:
+    if batches.resident is not None:
+        built = dataclasses.replace(built, trainee=batches.resident.trainee(built.trainee))
+    compile_model(built.trainee, outputs_of(batches), settings)
+    return CompiledModel.of(built, batches.resident)
+
+
 def compile_model(model: Any, outputs: Sequence[Output], settings: TrainSettings) -> None:
     """Compile a model with the optimizer of the settings, whose variables are made at once."""
     loss, weights = losses(outputs, settings.loss_weight)
@@ -267,7 +295,18 @@ def compile_model(model: Any, outputs: Sequence[Output], settings: TrainSettings
     model.optimizer.build(model.trainable_variables)
 
 
-def _validation(model: Any, batches: TrainingBatches) -> Callable[[], Validation]:
+def _in_units(
+    found: Sequence[NDArray[np.float64]], batches: TrainingBatches
+) -> list[NDArray[np.float64]]:
+    return [
+        values * scale.deviation + scale.mean
+        for values, scale in zip(found, batches.scales, strict=True)
+    ]
+
+
+def _validation(
+    model: Any, batches: TrainingBatches, *, keeps_predictions: bool
+) -> Callable[[], Validation]:
     clips = batches.split.validation
     sequence = batches.evaluation(clips)
     targets = [target.at(clips) for target in batches.targets]
@@ -289,6 +328,7 @@ def _validation(model: Any, batches: TrainingBatches) -> Callable[[], Validation
         return Validation(
             losses=weighted_losses(losses, batches.settings.loss_weight),
             of_targets=means if len(targets) > 1 else {},
+            predictions=predictions if keeps_predictions else [],
         )
 
     return validate

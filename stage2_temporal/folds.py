@@ -1,6 +1,6 @@
 """Folds of a validation scheme: which clips each tests, and how the rest trains and validates."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ def plan_folds(
     else:
         sides = list(kfold_sides(strata, groups, settings))
     is_quick = len(sides) > _MANY_FOLDS
-    return tuple(_fold(side, strata, groups, settings, is_quick=is_quick) for side in sides)
+    return tuple(make_fold(side, strata, groups, settings, is_quick=is_quick) for side in sides)
 
 
 def _holdout(
@@ -100,13 +100,13 @@ def _holdout(
         )
     if settings.inner_folds > 1:
         side = Tested("holdout", 0, (settings.seed, 0), split.test)
-        return _fold(side, strata, groups, settings)
+        return make_fold(side, strata, groups, settings)
     fold = Fold("holdout", 0, (split,))
     check_training((fold,), strata.needed)
     return fold
 
 
-def _fold(
+def make_fold(
     side: Tested,
     strata: Strata,
     groups: NDArray[Any],
@@ -114,7 +114,18 @@ def _fold(
     *,
     is_quick: bool = False,
 ) -> Fold:
-    """Cut the clips that are not tested into training and validation, in one way or several."""
+    """Cut the clips that are not tested into training and validation, in one way or several.
+
+    Args:
+        side: The clips that are tested.
+        strata: Of all N clips.
+        groups: (N,) group numbers.
+        settings: inner_folds and validation_fraction are used.
+        is_quick: Search less, where many cuts are to be made.
+
+    Raises:
+        ValueError: No validation side can be cut, or a training side lacks a class.
+    """
     untested = np.ones(len(groups), dtype=bool)
     untested[side.clips] = False
     rest = np.flatnonzero(untested)
@@ -192,7 +203,11 @@ def _check_present(name: str, needed: Needs, train: Indices) -> None:
 
 
 def gap_notices(
-    folds: Sequence[Fold], wanted: Needs, *, sides: Sequence[str] = ("test", "validation")
+    folds: Sequence[Fold],
+    wanted: Needs,
+    *,
+    sides: Sequence[str] = ("test", "validation"),
+    called: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Name the classes, labels or bins that the test or validation sides of folds go without.
 
@@ -200,11 +215,13 @@ def gap_notices(
         folds: Folds of N clips.
         wanted: See `stratify`.
         sides: Which sides to look at.
+        called: Other words for sides.
     """
-    return [notice for side in sides for notice in _gaps(folds, wanted, side)]
+    names = {side: side for side in sides} | dict(called or {})
+    return [notice for side in sides for notice in _gaps(folds, wanted, side, names[side])]
 
 
-def _gaps(folds: Sequence[Fold], wanted: Needs, side: str) -> Iterator[str]:
+def _gaps(folds: Sequence[Fold], wanted: Needs, side: str, called: str) -> Iterator[str]:
     without: dict[int, list[str]] = {}
     for fold in folds:
         for name, split in list(fold.named_splits())[: 1 if side == "test" else None]:
@@ -213,7 +230,7 @@ def _gaps(folds: Sequence[Fold], wanted: Needs, side: str) -> Iterator[str]:
     for number, names in sorted(without.items()):
         shown = "; ".join(names[:_NUM_EXAMPLES])
         shown += f"; and {len(names) - _NUM_EXAMPLES} more" if len(names) > _NUM_EXAMPLES else ""
-        yield f"no {side} clip has {wanted.names[number]} in {len(names)} of the splits: {shown}"
+        yield f"no {called} clip has {wanted.names[number]} in {len(names)} of the splits: {shown}"
 
 
 def sides_of_clips(folds: Sequence[Fold]) -> NDArray[np.str_]:

@@ -19,7 +19,7 @@ from stage2_temporal.targets import LabelledClips, Target, join_targets
 from stage2_temporal.tested import folds_from_column
 
 _MAX_CLASS_LIKE = 50
-_FEW_TEST_GROUPS = 20
+FEW_TEST_GROUPS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +203,7 @@ def _class_like(target: Target) -> list[str]:
 def _few_groups_notice(folds: tuple[Fold, ...], groups: NDArray[np.intp]) -> list[str]:
     """Warn of percentile intervals from few groups: they come out too narrow."""
     count = len(np.unique(groups[np.concatenate([fold.test for fold in folds])]))
-    if count >= _FEW_TEST_GROUPS:
+    if count >= FEW_TEST_GROUPS:
         return []
     return [
         f"the test side has {count} independent groups only: its intervals are rough and rather "

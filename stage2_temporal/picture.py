@@ -28,6 +28,7 @@ LINES: list[Look] = [
     {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "P"},
     {"color": "#7a5c00", "linestyle": (0, (8, 2, 1, 2)), "marker": "*"},
 ]
+BAND_COLOUR = "#cfe2f0"  # MODEL_COLOUR, faint enough to be printed under lines
 MAX_VECTOR_POINTS = 500
 WIDTH_INCHES = 4.6  # on a 360 px phone the text is still about 9 px high
 
@@ -93,3 +94,25 @@ def canvas(height: float, *, width: float = WIDTH_INCHES) -> tuple[Figure, Axes]
     """Return a figure of so many inches, and its only axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def open_dots(count: int, colour: str) -> Look:
+    """Return the look of a cloud of hollow dots, a picture in the SVG where they are many."""
+    dots: Look = {"linestyle": "none", "marker": "o", "markersize": 4, "markerfacecolor": "none"}
+    rim: Look = {"markeredgecolor": colour, "markeredgewidth": 0.8}
+    return dots | rim | {"rasterized": count > MAX_VECTOR_POINTS}
+
+
+def panels(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure of small axes, two in a row, each so many inches high, and these axes.
+
+    Args:
+        count: How many axes.
+        height: Of each of their rows, in inches.
+    """
+    rows = (count + 1) // 2
+    figure = Figure(figsize=(WIDTH_INCHES, height * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False).ravel().tolist()
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, axes[:count]

@@ -1,120 +1,79 @@
-"""Figures and tables of a target's test clips."""
+"""Figures and tables of the test clips of a target with classes or labels."""
 
-import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score
 
 from stage2_temporal import prediction_figures
-from stage2_temporal.picture import BASELINE_COLOUR, LINES, MODEL_COLOUR, embed, shorten
-from stage2_temporal.prediction_figures import MAX_MATRIX_CLASSES, Roc
+from stage2_temporal.picture import embed
+from stage2_temporal.prediction_figures import MAX_MATRIX_CLASSES
+from stage2_temporal.report_curves import (
+    Drawing,
+    calibration_plates,
+    ranking_plates,
+    shown_numbers,
+)
 from stage2_temporal.report_grid import MAX_ROWS, Grid, Plate
 from stage2_temporal.shown_clips import ShownClips
 
+MAX_PAIRED_CLASSES = 8
 NUM_CONFUSED_PAIRS = 20
 
 
-def clip_plates(clips: ShownClips, names: dict[str, str], threshold: str) -> list[Plate]:
-    """Draw confusion matrix and ROC curves, or predicted against true values.
+def clip_plates(drawing: Drawing, threshold: str) -> list[Plate]:
+    """Draw confusion matrices, and how well probabilities rank clips and keep their promise.
 
     Args:
-        clips: The test clips.
-        names: What to call the models.
+        drawing: Test clips of a target with classes or labels, and how to draw them.
         threshold: What the caption says about the threshold.
     """
-    if clips.task == "regression":
-        return _scatters(clips, names)
-    plates = _confusion(clips, names, threshold)
-    curves, caption = _roc_curves(clips, names)
-    if curves:
-        words = ", ".join(
-            f"{shorten(label, 40)} {curve.area:.3f}" for label, curve in list(curves.items())[:20]
-        )
-        figure = prediction_figures.roc_figure(curves)
-        plates.append((embed(figure, f"{caption} {words}."), caption))
-    return plates
+    plates = _confusion(drawing, threshold)
+    return [*plates, *ranking_plates(drawing), *calibration_plates(drawing)]
 
 
-def _scatters(clips: ShownClips, names: dict[str, str]) -> list[Plate]:
-    """Predicted against true values of each model, on the same axes."""
-    values = np.concatenate([clips.target, *clips.predictions.values()])
-    limits = (float(values.min()), float(values.max()))
-    colours = (MODEL_COLOUR, BASELINE_COLOUR, LINES[2]["color"])
-    plates = []
-    for (model, predicted), colour in zip(clips.predictions.items(), colours, strict=False):
-        figure = prediction_figures.scatter_figure(
-            clips.target, predicted, limits=limits, colour=colour
-        )
-        caption = f"Predicted against true values of the test clips: {names[model]}."
-        plates.append((embed(figure, caption), caption))
-    return plates
-
-
-def _confusion(clips: ShownClips, names: dict[str, str], threshold: str) -> list[Plate]:
+def _confusion(drawing: Drawing, threshold: str) -> list[Plate]:
+    """Draw the recurrent model's matrix, and beside small ones that of the mean-pool baseline."""
+    clips, names = drawing.clips, drawing.names
     if clips.task == "multilabel" or len(clips.classes) > MAX_MATRIX_CLASSES:
         return []
-    predicted = clips.predictions["recurrent"].tolist()
-    counts = prediction_figures.confusion_counts(clips.target.tolist(), predicted, clips.classes)
-    caption = f"Confusion matrix of the {names['recurrent']}: test clips, and share of the row."
-    figure = prediction_figures.confusion_figure(counts, clips.classes)
-    return [(embed(figure, f"{caption} Rows: {counts.tolist()}."), caption + threshold)]
+    small = len(clips.classes) <= MAX_PAIRED_CLASSES
+    models = [m for m in ("recurrent", "mean_pool") if m in names][: 2 if small else 1]
+    plates = []
+    for model in models:
+        predicted = clips.predictions[model].tolist()
+        counts = prediction_figures.confusion_counts(
+            clips.target.tolist(), predicted, clips.classes
+        )
+        caption = f"Confusion matrix of the {names[model]}: test clips, and share of the row."
+        alt = f"{caption} Rows: {counts.tolist()}."
+        if model != "recurrent":
+            alt = f"Test clips by target and prediction of the {names[model]}: {counts.tolist()}."
+        figure = prediction_figures.confusion_figure(counts, clips.classes)
+        plates.append((embed(figure, alt), caption + threshold))
+    return plates
 
 
-def _roc_curves(clips: ShownClips, names: dict[str, str]) -> tuple[dict[str, Roc], str]:
-    if clips.task != "binary":
-        rest = "label" if clips.task == "multilabel" else "class against the rest"
-        caption = f"ROC curves of the {names['recurrent']}, each {rest}."
-        if len(clips.classes) > MAX_ROWS:
-            caption += f" Of {len(clips.classes):,}, the {MAX_ROWS} most frequent in the test."
-        return _rocs(clips, "recurrent"), caption
-    positive = clips.is_of(len(clips.classes) - 1)
-    found = {
-        names[model]: prediction_figures.roc_points(positive, values[:, -1])
-        for model, values in clips.probabilities.items()
-    }
-    curves = {name: curve for name, curve in found.items() if curve is not None}
-    shown = shorten(clips.classes[-1], 40)
-    return curves, f"ROC curves of all models, test clips; “{shown}” is the positive class."
-
-
-def _frequent(clips: ShownClips) -> list[int]:
-    """Return the numbers of the classes or labels that are shown: of many the most frequent."""
-    numbers = np.arange(len(clips.classes))
-    if len(numbers) <= MAX_ROWS:
-        return list(numbers.tolist())
-    counts = clips.counts()
-    return sorted(np.argsort(-counts, kind="stable")[:MAX_ROWS].tolist())
-
-
-def _rocs(clips: ShownClips, model: str) -> dict[str, Roc]:
-    values = clips.probabilities[model]
-    found = {
-        clips.classes[c]: prediction_figures.roc_points(clips.is_of(c), values[:, c])
-        for c in _frequent(clips)
-    }
-    return {label: curve for label, curve in found.items() if curve is not None}
-
-
-def label_grids(clips: ShownClips, names: dict[str, str]) -> list[Grid]:
+def label_grids(drawing: Drawing) -> list[Grid]:
     """Return tables of each class or label, and of what is confused most where they are many."""
+    clips, names = drawing.clips, drawing.names
     if clips.task in ("binary", "regression"):
         return []
     several = clips.task == "multilabel"
-    rocs = {model: _rocs(clips, model) for model in clips.probabilities}
     counts = clips.counts()
+    kinds = ["AUROC", "AUPRC"]
     rows = []
-    for number in _frequent(clips):
+    for number in shown_numbers(clips):
         label = clips.classes[number]
-        areas = [rocs[m][label].area if label in rocs[m] else None for m in rocs]
-        extra = [*_found(clips, number), *areas, *_precisions(clips, number)] if several else areas
-        rows.append([label, int(counts[number]), *extra])
-    kinds = ["AUROC", "AUPRC"] if several else ["AUROC"]
+        found = [of.get(label) for of in drawing.rankings.values()]
+        areas = [None if one is None else one.roc.area for one in found]
+        areas += [None if one is None else one.precision_recall.area for one in found]
+        extra = _found(clips, number) if several else []
+        rows.append([label, int(counts[number]), *extra, *areas])
     head = ["label", "test clips", "predicted", "right"] if several else ["class", "test clips"]
-    head += [f"{kind} {names[model]}" for kind in kinds for model in rocs]
+    head += [f"{kind} {names[model]}" for kind in kinds for model in drawing.rankings]
     what = "label" if several else "class against the rest"
     caption = f"Each {what}, test clips."
     if len(clips.classes) > MAX_ROWS:
         caption += f" Of {len(clips.classes):,}, the {MAX_ROWS} most frequent in the test."
-    grids = [Grid(caption, head, rows, "" if several else "AUROC of every class")]
+    grids = [Grid(caption, head, rows, "" if several else "AUROC and AUPRC of every class")]
     if several or len(clips.classes) <= MAX_MATRIX_CLASSES:
         return grids
     return [grid for grid in (_confused(clips, names), *grids) if grid.rows]
@@ -124,16 +83,6 @@ def _found(clips: ShownClips, number: int) -> list[object]:
     """Return how many clips the recurrent model gives a label to, and how many of them have it."""
     predicted = clips.predictions["recurrent"][:, number] == 1
     return [int(predicted.sum()), int((predicted & clips.is_of(number)).sum())]
-
-
-def _precisions(clips: ShownClips, number: int) -> list[float | None]:
-    positive = clips.is_of(number)
-    if positive.all() or not positive.any():
-        return [None for _ in clips.probabilities]
-    return [
-        float(average_precision_score(positive, values[:, number]))
-        for values in clips.probabilities.values()
-    ]
 
 
 def _confused(clips: ShownClips, names: dict[str, str]) -> Grid:

@@ -3,6 +3,7 @@
 from stage2_temporal import figures
 from stage2_temporal.picture import embed
 from stage2_temporal.report_grid import MAX_ROWS, Grid, Plate
+from stage2_temporal.report_lengths import length_plates
 from stage2_temporal.report_words import count
 from stage2_temporal.run_files import Run
 from stage2_temporal.run_shapes import SIDES, Json
@@ -65,7 +66,7 @@ def look_alikes(run: Run) -> tuple[str, Grid | None]:
 
 
 def distribution_plates(run: Run) -> list[Plate]:
-    """Draw training clips per label or bin, before and after balancing."""
+    """Draw training clips per label or bin, before and after balancing, and the clips' lengths."""
     balance = run.data["balance"]
     none = balance["kind"] == "none"
     after_is = "sum of weights" if balance["kind"] == "weights" else "draws an epoch"
@@ -80,7 +81,7 @@ def distribution_plates(run: Run) -> list[Plate]:
         caption = _training_clips(run.data, found["name"])
         caption += "; nothing was balanced." if none else f", before and after: {after_is}."
         plates.append((embed(figure, f"{caption} The numbers are in the table below."), caption))
-    return plates
+    return [*plates, *length_plates(run)]
 
 
 def distribution_grids(run: Run) -> list[Grid]:

@@ -6,8 +6,10 @@ import pandas as pd
 from stage2_temporal import figures
 from stage2_temporal.picture import Picture, embed
 from stage2_temporal.report_clips import clip_plates, label_grids
+from stage2_temporal.report_curves import Drawing, missing_curves
+from stage2_temporal.report_errors import density_plates, residual_plates, scatter_plates
 from stage2_temporal.report_grid import Grid, Plate
-from stage2_temporal.report_mistakes import mistakes_grid
+from stage2_temporal.report_mistakes import confident_grid, most_wrong
 from stage2_temporal.report_words import (
     count,
     display_name,
@@ -34,7 +36,9 @@ def target_view(run: Run, target: Json) -> Json:
         target: The target's part of `data.json`.
     """
     name, names = target["name"], model_names(run)
+    seed = int(run.settings["settings"].get("seed", 0))
     scores, clips = without_rounding(run.metrics["targets"][name]), run.tested[name]
+    drawing = Drawing(clips, names, run.data["group"], seed)
     return {
         **{"name": name, "task": target["task"], "scores": scores, "clips": clips},
         "verdicts": [
@@ -46,11 +50,32 @@ def target_view(run: Run, target: Json) -> Json:
         "headline": _headline(scores, names),
         "strips": _strips(run, name, scores["primary"], names),
         "grids": [*_fold_grids(run, name, scores["primary"], names), *_regions(scores, names)],
-        "plates": clip_plates(clips, names, _threshold(run, target["task"])),
-        "label_grids": label_grids(clips, names),
-        "mistakes": mistakes_grid(clips, run.data["group"], names),
-        "shown": _which_rows(run, clips),
+        "plates": _plates(run, name, drawing),
+        "label_grids": _label_grids(run, drawing),
+        "mistakes": len(most_wrong(clips)) > 0,
+        "shown": f"{_which_rows(run, clips)} {_left_out(drawing)}".strip(),
     }
+
+
+def _plates(run: Run, target: str, drawing: Drawing) -> list[Plate]:
+    task = drawing.clips.task
+    if task != "regression":
+        return clip_plates(drawing, _threshold(run, task))
+    return [
+        *scatter_plates(drawing),
+        *residual_plates(drawing),
+        *density_plates(drawing, run, target),
+    ]
+
+
+def _label_grids(run: Run, drawing: Drawing) -> list[Grid]:
+    confident = confident_grid(drawing.clips, run.data["group"], drawing.names)
+    return [*label_grids(drawing), *([] if confident is None else [confident])]
+
+
+def _left_out(drawing: Drawing) -> str:
+    """Say which figures are left out."""
+    return "" if drawing.clips.task == "regression" else missing_curves(drawing)
 
 
 def without_rounding(scores: Json) -> Json:

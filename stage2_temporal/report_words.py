@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 
 from stage2_temporal.metrics import higher_is_better
+from stage2_temporal.partition import FEW_TEST_GROUPS
 from stage2_temporal.run_files import Run
 from stage2_temporal.run_shapes import Json
 
@@ -14,6 +15,7 @@ _WORDS = {
     **{"macro": "(macro)", "hamming": "Hamming", "lr": "learning rate"},
 }
 _BOUNDS = ("value", "low", "high")
+_ROUNDING = 1e-12  # of scores of equal predictions
 
 
 def format_number(value: float | None) -> str:
@@ -26,8 +28,13 @@ def format_number(value: float | None) -> str:
 
 
 def format_spread(value: float | None) -> str:
-    """Return a standard deviation as text, in two digits; blank where undefined."""
-    return "" if value is None or not math.isfinite(value) else f"± {value:.2g}"
+    """Return a standard deviation as text, in two digits; blank where undefined.
+
+    What rounding alone makes of equal values is 0.
+    """
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"± {value if value > _ROUNDING else 0:.2g}"
 
 
 def display_name(name: str) -> str:
@@ -83,6 +90,25 @@ def verdict(scores: Json, model: str = "recurrent model") -> str:
         what += ", or the side features that the baseline lacks,"
     difference = f"the {model} minus the average of the frames is {_paired(found)}"
     return _judged(found, scores["primary"], what, difference)
+
+
+def caution(run: Run) -> str:
+    """Say beside the headline how many models are the baseline, and that groups are few."""
+    best, sentences = list(run.data["best_epochs"].values()), []
+    kept = best.count(0) if run.settings["settings"].get("skip") else 0
+    if kept:
+        sentences.append(
+            f"{kept} of {len(best)} trained models are the mean-pool baseline itself, because "
+            "validation did not show a gain."
+        )
+    folds = [fold for fold in run.data["folds"] if fold["repetition"] == 0]
+    groups = sum(fold["test"]["groups"] for fold in folds)
+    if groups < FEW_TEST_GROUPS:
+        sentences.append(
+            f"With {groups} independent groups in the test the intervals are rough, and rather too "
+            "narrow."
+        )
+    return " ".join(sentences)
 
 
 def features_verdict(scores: Json, model: str = "recurrent model") -> str:

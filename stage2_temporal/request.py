@@ -6,11 +6,14 @@ from importlib.metadata import version
 from typing import Any
 
 from stage1_extract.keras_setup import software_versions
+from stage1_extract.store import EmbeddingStore
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.inputs import ClipInputs
 from stage2_temporal.partition import TrainingData
 
-_CHANGES_NOTHING = ("overwrite", "workers")
+CHANGES_NOTHING = ("overwrite", "workers", "strips")
+"""Settings that no number depends on."""
+
 # Read videos, which training does not; they are loaded in some processes and in others not.
 _OTHER_SOFTWARE = ("cv2", "openvino", "av")
 
@@ -22,13 +25,19 @@ def request_of(data: TrainingData, inputs: ClipInputs, settings: TrainSettings) 
     """
     asked = dataclasses.asdict(settings)
     software = {"package": version("embed-then-sequence"), **software_versions()}
-    content = hashlib.sha256()
-    for name in ("checksum", "source_hash"):
-        content.update(b"\0".join(v.encode() for v in data.store.column(name).tolist()))
     return {
-        "settings": {name: asked[name] for name in asked if name not in _CHANGES_NOTHING},
-        "store": [data.store.fingerprint, content.hexdigest()],
+        "settings": {name: asked[name] for name in asked if name not in CHANGES_NOTHING},
+        "store": store_content(data.store),
         "manifest": data.manifest.sha256,
         "features": None if inputs.features is None else inputs.features.table.identity,
         "software": {name: software[name] for name in software if name not in _OTHER_SOFTWARE},
     }
+
+
+def store_content(store: EmbeddingStore) -> list[str]:
+    """Return what tells a store of other settings, clips or embeddings."""
+    content = hashlib.sha256(repr(store.views.tolist()).encode())
+    texts = (store.video_ids, store.column("checksum"), store.column("source_hash"))
+    for column in texts:
+        content.update(b"\0".join(value.encode() for value in column.tolist()))
+    return [store.fingerprint, content.hexdigest()]

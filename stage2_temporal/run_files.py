@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from stage2_temporal.clip_table import CLIPS_NAME, TARGET_COLUMN
 from stage2_temporal.metrics import check_task, higher_is_better
 from stage2_temporal.run_folder import PREFIXES, RUN_FORMAT, RUN_VERSION
 from stage2_temporal.run_shapes import (
@@ -22,6 +24,7 @@ from stage2_temporal.run_shapes import (
 )
 from stage2_temporal.run_tables import check_is_file, incomplete, read_table
 from stage2_temporal.shown_clips import ShownClips, read_shown_clips
+from stage2_temporal.strip_files import STRIPS, Strips, read_strips
 
 MODELS = tuple(PREFIXES)
 
@@ -37,6 +40,9 @@ class Run:
         history: `history.csv`, one row an epoch of a training, with the training's name in `unit`.
         by_fold: `scores_by_fold.csv`; an undefined value is NaN.
         tested: The test clips of each target, by its name.
+        clips: `clips.csv`, indexed by video_id: group and, for each target, `target_` and its name
+            are texts; frames, seconds (NaN if unknown), x and y are float64.
+        strips: The folder `strips`; None if there is none.
     """
 
     settings: Json
@@ -45,6 +51,8 @@ class Run:
     history: pd.DataFrame
     by_fold: pd.DataFrame
     tested: dict[str, ShownClips]
+    clips: pd.DataFrame
+    strips: Strips | None
 
 
 def read_run(run_folder: Path) -> Run:
@@ -58,16 +66,21 @@ def read_run(run_folder: Path) -> Run:
     data, metrics = (_read_json(run_folder / name) for name in ("data.json", "metrics.json"))
     _check_data(data, run_folder / "data.json")
     _check_metrics(metrics, data, run_folder / "metrics.json")
+    tested = {
+        target["name"]: _read_tested(run_folder, target, data, metrics)
+        for target in data["targets"]
+    }
+    strips = read_strips(run_folder, list(tested))
+    _check_strips(run_folder, strips, tested)
     return Run(
         settings=settings,
         data=data,
         metrics=metrics,
         history=_read_history(run_folder / "history.csv", data),
         by_fold=_read_by_fold(run_folder / "scores_by_fold.csv", data),
-        tested={
-            target["name"]: _read_tested(run_folder, target, data, metrics)
-            for target in data["targets"]
-        },
+        tested=tested,
+        clips=_read_clips(run_folder / CLIPS_NAME, tested),
+        strips=strips,
     )
 
 
@@ -95,6 +108,8 @@ def _check_version(document: object, path: Path) -> None:
 def _check_data(data: Json, path: Path) -> None:
     if not data["targets"] or not data["folds"]:
         raise incomplete(path, "expected a target and a fold or more")
+    if len(data["map_variance"]) != 2:
+        raise incomplete(path, f"map_variance is {data['map_variance']}, expected two shares")
     for number, target in enumerate(data["targets"]):
         _check_target(target, path, f"targets[{number}]")
     for distribution in data["balance"]["distributions"]:
@@ -205,3 +220,32 @@ def _read_tested(run_folder: Path, target: Json, data: Json, metrics: Json) -> S
         folds=[n for n, fold in enumerate(data["folds"]) if fold["repetition"] == 0],
         all_labelled=target["labelled"] == sum(side["clips"] for side in sides),
     )
+
+
+def _read_clips(path: Path, tested: Mapping[str, ShownClips]) -> pd.DataFrame:
+    labels = [f"{TARGET_COLUMN}{name}" for name in tested]
+    texts, numbers = ["video_id", "group", *labels], ["frames", "seconds", "x", "y"]
+    table = read_table(path, texts=texts, numbers=numbers)
+    if not np.isfinite(table.numbers[["frames", "x", "y"]].to_numpy()).all():
+        raise incomplete(path, "frames, x and y hold blank or infinite values")
+    clips = pd.concat([table.texts, table.numbers], axis=1)
+    clips.index = pd.Index(clips["video_id"], name=None)
+    if not clips.index.is_unique:
+        twice = clips.index[clips.index.duplicated()].unique()[:5].tolist()
+        raise incomplete(path, f"clips {twice} have several rows")
+    for name, shown in tested.items():
+        if (missing := pd.Index(shown.video_ids).difference(clips.index)).size:
+            problem = f"no row of clips {missing[:5].tolist()}, which test {name!r}"
+            raise incomplete(path, problem)
+    return clips
+
+
+def _check_strips(
+    run_folder: Path, strips: Strips | None, tested: Mapping[str, ShownClips]
+) -> None:
+    for strip in strips.clips if strips else ():
+        if strip.video_id not in set(tested[strip.target].video_ids):
+            raise incomplete(
+                run_folder / STRIPS,
+                f"a strip of {strip.video_id!r}, which does not test {strip.target!r}",
+            )

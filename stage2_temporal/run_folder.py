@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 RUN_FORMAT = "stage2-run"
-RUN_VERSION = 2
+RUN_VERSION = 3
 PREFIXES = {"recurrent": "", "mean_pool": "baseline_", "features": "features_"}
 """Of the columns that each model has in the tables of predictions."""
 PROGRESS = "progress"

@@ -37,6 +37,7 @@ SHAPES: dict[str, Json] = {
         "targets": [
             {"name": str, "task": str, "predictions": str, "labelled": int}
             | {"classes": (list, _NULL), "class_counts": (dict, _NULL)}
+            | {"thresholds": (list, _NULL)}
         ],
         **{"group": (str, _NULL), "validation": str, "repeats": int},
         "folds": [{"name": str, "repetition": int, "members": int} | dict.fromkeys(SIDES, _SIDE)],
@@ -49,6 +50,7 @@ SHAPES: dict[str, Json] = {
             | {"cosine": _NUMBER}
         ],
         "lengths": dict.fromkeys(("min", "median", "max"), _NUMBER),
+        "map_variance": [_NUMBER],
     },
     "metrics.json": {
         **{"confidence": _NUMBER, "resampled_by": str, "num_resamples": int},

@@ -1,31 +1,49 @@
 """The trainings of a run, one after the other: every fold, every member, every repeat."""
 
 import dataclasses
+import secrets
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stage2_temporal.baseline import LinearModel, fit_linear, mean_embeddings
+from stage2_temporal.baseline import mean_embeddings
 from stage2_temporal.checkpoint import FitState
 from stage2_temporal.config import TrainSettings
-from stage2_temporal.crossfit import cross_fitted_logits
-from stage2_temporal.fitting import FitResult, SkipStart, Trainer
+from stage2_temporal.fitting import FitResult, Pauses, Trainer
 from stage2_temporal.inputs import ClipInputs
-from stage2_temporal.models import offset_key
 from stage2_temporal.prediction import predict_frames
 from stage2_temporal.resident import ResidentFrames
 from stage2_temporal.run_folder import PROGRESS, write_json
 from stage2_temporal.scoring import RECURRENT
 from stage2_temporal.splits import Split
 from stage2_temporal.targets import Target
-from stage2_temporal.training_batches import TrainingBatches, output_key
+from stage2_temporal.training_batches import TrainingBatches
 from stage2_temporal.training_progress import TrainingProgress
+from stage2_temporal.trial_baselines import Baseline
+from stage2_temporal.trial_reuse import Reuse
 from stage2_temporal.units import Indices, Predictions, Unit, UnitResult
 
 _BLOCK = 4096
+
+
+class Watch(Protocol):
+    """Looks at a run's trainings; what it raises ends the run, which can go on later.
+
+    Attributes:
+        epochs: After which epochs a training is looked at.
+    """
+
+    epochs: Sequence[int]
+
+    def look(self, unit: Unit, epoch: int, predictions: list[NDArray[np.float64]]) -> None:
+        """See each target's predictions (n, k) for validation clips, by the best weights so far."""
+
+    def finish(self, result: UnitResult) -> None:
+        """See a training that ended, or had ended before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +56,10 @@ class Runner:
         targets: (N,) each.
         groups: (N,) numbers of what belongs together.
         settings: How.
+        keeps_models: Whether to save the trained models.
+        means: File of the clips' mean embeddings; None for one that goes with the run.
+        reuse: What was worked out before, of the same splits.
+        data_name: Tells these clips in this store from others that share `reuse`.
     """
 
     folder: Path
@@ -45,22 +67,34 @@ class Runner:
     targets: Sequence[Target]
     groups: Indices
     settings: TrainSettings
+    keeps_models: bool = True
+    means: Path | None = None
+    reuse: Reuse = dataclasses.field(default_factory=Reuse.within_run)
+    data_name: str = ""
 
-    def run(self, folds: Sequence[Sequence[Split]], *, show_progress: bool) -> list[UnitResult]:
+    def run(
+        self,
+        folds: Sequence[Sequence[Split]],
+        *,
+        show_progress: bool,
+        watch: Watch | None = None,
+    ) -> list[UnitResult]:
         """Train, or read, every unit; in order of fold, member and repeat.
 
         Args:
             folds: The members' splits of each fold.
             show_progress: Whether to show a progress bar.
+            watch: Looks at the trainings.
 
         Raises:
             TrainingError: A loss became NaN or infinite.
         """
         units = list(units_of(folds, self.settings.repeats))
         shared = _Shared(
-            Trainer(self.settings),
+            Trainer(self.settings, self.reuse),
             self.mean_embeddings(),
             self._resident_frames(),
+            watch,
             several=len(units) > 1,
         )
         results = []
@@ -71,6 +105,8 @@ class Runner:
                     split = folds[unit.fold][unit.member]
                     done = self._train(unit, split, shared, progress.finish_epoch)
                 results.append(done)
+                if watch is not None:
+                    watch.finish(done)
                 progress.finish_training()
         return results
 
@@ -81,10 +117,11 @@ class Runner:
 
     def mean_embeddings(self) -> NDArray[np.float32]:
         """Return the mean embedding (N, D) of each clip, on disk and mapped: N may be millions."""
-        path = self.progress / "mean_embeddings.npy"
+        path = self.means or self.progress / "mean_embeddings.npy"
         positions = self.inputs.positions
         if not path.exists():
-            unfinished = path.with_name(f".{path.name}")
+            # Another process may be at the same.
+            unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             shape = (len(positions), self.inputs.store.embedding_dim)
             means = np.lib.format.open_memmap(unfinished, "w+", np.float32, shape)
             for start in range(0, len(positions), _BLOCK):
@@ -100,7 +137,8 @@ class Runner:
             return None
         inputs = self.inputs
         used = inputs.positions if inputs.views is None else inputs.views
-        return ResidentFrames.load(inputs.store, used)
+        key = (self.data_name, inputs.views is None)
+        return self.reuse.frames.get(key, lambda: ResidentFrames.load(inputs.store, used))
 
     def _train(
         self, unit: Unit, split: Split, shared: "_Shared", on_epoch: Callable[[FitState], None]
@@ -109,9 +147,7 @@ class Runner:
         batches = TrainingBatches.prepare(
             self.inputs, self.targets, self.groups, split, settings, resident=shared.resident
         )
-        baselines = {"mean_pool": _Baseline.fit(shared.means, batches)}
-        if batches.features is not None:
-            baselines["features"] = _Baseline.fit(batches.features, batches)
+        baselines = self._baselines(unit, batches, shared.means)
         fit = shared.trainer.fit(
             batches,
             start=baselines["mean_pool"].skip_start(batches),
@@ -119,6 +155,7 @@ class Runner:
             checkpoint=self.progress / f"{unit.name}.checkpoint.npz",
             on_epoch=on_epoch,
             logs=self.folder / "tensorboard" / unit.name if settings.tensorboard else None,
+            pauses=_pauses(unit, shared.watch),
         )
         result = UnitResult(
             unit=unit,
@@ -133,9 +170,22 @@ class Runner:
                 *(notice for baseline in baselines.values() for notice in baseline.notices),
             ),
         )
-        self._save_model(unit, fit, f"-{unit.name}" if shared.several else "")
+        if self.keeps_models:
+            self._save_model(unit, fit, f"-{unit.name}" if shared.several else "")
         result.save(self.progress)
         return result
+
+    def _baselines(
+        self, unit: Unit, batches: TrainingBatches, means: NDArray[np.float32]
+    ) -> dict[str, Baseline]:
+        """Fit linear models to mean embeddings, and to side features if there are any."""
+        place = (self.data_name, unit.fold, unit.member)
+        found = {"mean_pool": Baseline.fit(means, batches, self.reuse, ("mean_pool", *place))}
+        if batches.features is not None:
+            side = batches.features.side
+            key = ("features", *place, repr(side.table.identity), side.columns)
+            found["features"] = Baseline.fit(batches.features, batches, self.reuse, key)
+        return found
 
     def _save_model(self, unit: Unit, fit: FitResult, suffix: str) -> None:
         """Save the model, and what belongs to it."""
@@ -157,6 +207,10 @@ class Runner:
         )
 
 
+def _pauses(unit: Unit, watch: Watch | None) -> Pauses | None:
+    return None if watch is None else Pauses(watch.epochs, partial(watch.look, unit))
+
+
 def units_of(folds: Sequence[Sequence[Split]], repeats: int) -> Iterator[Unit]:
     """Yield every training of a run."""
     for fold, members in enumerate(folds):
@@ -172,64 +226,10 @@ class _Shared:
     trainer: Trainer
     means: NDArray[np.float32]
     resident: ResidentFrames | None
+    watch: Watch | None
     several: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class _Baseline:
-    """Linear models of all targets on the same features (N, D)."""
-
-    features: Any
-    models: Sequence[LinearModel]
-
-    @classmethod
-    def fit(cls, features: Any, batches: TrainingBatches) -> "_Baseline":
-        split = batches.split
-        models = [
-            fit_linear(
-                features,
-                target,
-                train=split.train,
-                validation=split.validation,
-                weights=batches.importance.get(target.name),
-            )
-            for target in batches.targets
-        ]
-        return cls(features, models)
-
-    def skip_start(self, batches: TrainingBatches) -> SkipStart:
-        if not batches.settings.skip:
-            return SkipStart(self.models, {})
-        train = batches.split.train
-        logits = [
-            cross_fitted_logits(
-                model,
-                self.features,
-                target,
-                train=train,
-                groups=batches.groups,
-                weights=batches.importance.get(target.name),
-            )
-            for model, target in zip(self.models, batches.targets, strict=True)
-        ]
-        return SkipStart(
-            self.models,
-            {
-                offset_key(output_key(i)): scale.standardised(values)
-                for i, (scale, values) in enumerate(zip(batches.scales, logits, strict=True))
-            },
-        )
-
-    @property
-    def notices(self) -> list[str]:
-        return [notice for model in self.models for notice in model.notices]
-
-    def predictions(self, clips: Indices) -> list[NDArray[np.float64]]:
-        blocks = [clips[start : start + _BLOCK] for start in range(0, len(clips), _BLOCK)]
-        parts = [[model.predict(self.features[block]) for model in self.models] for block in blocks]
-        return [np.concatenate(part).reshape(len(clips), -1) for part in zip(*parts, strict=True)]
-
-
-def _predictions(fit: FitResult, baselines: dict[str, _Baseline], clips: Indices) -> Predictions:
+def _predictions(fit: FitResult, baselines: dict[str, Baseline], clips: Indices) -> Predictions:
     found = {RECURRENT: fit.predict(clips)}
     return found | {name: baseline.predictions(clips) for name, baseline in baselines.items()}

@@ -216,6 +216,23 @@ def score_test(pooled: Pooled, groups: Indices, settings: TrainSettings) -> Scor
     return found
 
 
+def mean_scores(pooled: Pooled) -> dict[str, dict[str, float]]:
+    """Score pooled test predictions without intervals; of several repetitions, their mean.
+
+    Returns:
+        By model and name of the score.
+    """
+    task, target = pooled.target.task, pooled.target.numbers
+    found = {}
+    for model, rounds in pooled.predictions.items():
+        scored = [
+            metrics.scores(task, target, values, threshold=threshold)
+            for values, threshold in zip(rounds, pooled.thresholds[model], strict=True)
+        ]
+        found[model] = {name: float(np.mean([s[name] for s in scored])) for name in scored[0]}
+    return found
+
+
 def difference_name(model: str) -> str:
     """Return the key of the recurrent model's scores minus another's."""
     return "difference" if model == "mean_pool" else f"difference_{model}"
@@ -234,13 +251,13 @@ def fold_scores(
         for result in results
         for side in ("validation", "test")
         for model in result.test_predictions
-        for name, value in _side_scores(target, number, result, side, model, settings).items()
+        for name, value in side_scores(target, number, result, side, model, settings).items()
     ]
     columns = ["fold", "repetition", "repeat", "target", "model", "split", "score", "value"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _side_scores(
+def side_scores(
     target: Target,
     number: int,
     result: FoldResult,
@@ -248,6 +265,16 @@ def _side_scores(
     model: str,
     settings: TrainSettings,
 ) -> dict[str, float]:
+    """Score one side of a fold and repeat; nothing where none of its clips has the target.
+
+    Args:
+        target: (N,) the target.
+        number: Its number among the targets.
+        result: Of the fold and repeat.
+        side: validation or test.
+        model: Whose predictions.
+        settings: For the threshold.
+    """
     clips = getattr(result, side)
     present = target.present[clips]
     if not present.any():

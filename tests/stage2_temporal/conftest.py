@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stage2_temporal.train import TrainResult
+from stage2_temporal.training import TrainResult
 from tests.stage2_temporal.whole_runs import (
     FOLDS_TOML,
     WholeRun,

@@ -11,7 +11,7 @@ import pytest
 
 from stage2_temporal import cli
 from stage2_temporal.partition import load_data
-from stage2_temporal.train import train
+from stage2_temporal.training import train
 from tests.stage2_temporal.synthetic import planted, quick, write_manifest, write_store
 from tests.stage2_temporal.whole_runs import names, predictions, read_json
 

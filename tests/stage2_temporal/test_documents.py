@@ -13,7 +13,7 @@ from stage2_temporal import cli
 from stage2_temporal.augment import AugmentSettings
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.documents import command_line
-from stage2_temporal.train import TrainResult
+from stage2_temporal.training import TrainResult
 from tests.stage2_temporal.synthetic import quick
 from tests.stage2_temporal.whole_runs import (
     IDS,
@@ -28,7 +28,9 @@ from tests.stage2_temporal.whole_runs import (
 )
 
 ALWAYS = [
+    "clips.csv",
     "data.json",
+    "files.json",
     "history.csv",
     "metrics.json",
     "predictions-1.csv",
@@ -37,6 +39,7 @@ ALWAYS = [
     "scores_by_fold.csv",
     "settings.json",
     "split.csv",
+    "strips",
 ]
 UNITS = [f"fold{fold}-member0-repeat0" for fold in range(4)]
 

@@ -5,16 +5,27 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from stage2_temporal import figures, picture, prediction_figures
+from stage2_temporal import (
+    figures,
+    length_figures,
+    picture,
+    prediction_figures,
+    ranking_figures,
+)
+from stage2_temporal.curve_bands import Band
+from stage2_temporal.ranking_curves import Curve
 
 HOSTILE = ["$a_1$", "$\\frac{$", "<script>x</script>", "_hidden", "a\x00b\nc", "動作", "\ud800"]
 
 
 def svg_of(figure: Figure) -> str:
-    uri = picture.embed(figure, "alt").uri
+    return svg_in(picture.embed(figure, "alt"))
+
+
+def svg_in(embedded: picture.Picture) -> str:
     prefix = "data:image/svg+xml;base64,"
-    assert uri.startswith(prefix)
-    return base64.b64decode(uri.removeprefix(prefix)).decode("utf-8")
+    assert embedded.uri.startswith(prefix)
+    return base64.b64decode(embedded.uri.removeprefix(prefix)).decode("utf-8")
 
 
 def texts_of(figure: Figure) -> list[str]:
@@ -24,8 +35,12 @@ def texts_of(figure: Figure) -> list[str]:
     return ["".join(node.itertext()).strip() for node in nodes]
 
 
-def roc(area: float) -> prediction_figures.Roc:
-    return prediction_figures.Roc(np.array([0.0, 1.0]), np.array([0.0, 1.0]), area)
+def curve(area: float) -> Curve:
+    return Curve(np.array([0.0, 1.0]), np.array([0.0, 1.0]), area)
+
+
+def panel(title: str, **areas: float) -> ranking_figures.Panel:
+    return ranking_figures.Panel(title, {k: curve(v) for k, v in areas.items()}, None, 0.25)
 
 
 def test_confusion_counts_by_hand() -> None:
@@ -52,31 +67,52 @@ def test_confusion_figure_writes_every_label_and_count(num_classes: int) -> None
     assert {str(count) for count in counts.flat} <= written
 
 
-def test_roc_points_of_a_known_ranking() -> None:
-    # Three of the four (positive, negative) pairs are ranked correctly.
-    curve = prediction_figures.roc_points(
-        np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1])
-    )
-    assert curve is not None
-    assert curve.area == pytest.approx(0.75)
-
-
-@pytest.mark.parametrize("truth", [True, False])
-def test_roc_points_of_a_single_class_are_undefined(truth: bool) -> None:
-    assert prediction_figures.roc_points(np.array([truth] * 3), np.array([0.1, 0.2, 0.3])) is None
-
-
-def test_roc_figure_names_the_worst_four_of_many_classes() -> None:
-    curves = {f"c{i}": roc(0.5 + i / 100) for i in range(12)}
-    shown = " ".join(texts_of(prediction_figures.roc_figure(curves)))
+@pytest.mark.parametrize("axis", [ranking_figures.ROC, ranking_figures.PRECISION_RECALL])
+def test_overlay_names_the_worst_four_of_many_classes(axis: ranking_figures.Axis) -> None:
+    curves = {f"c{i}": curve(0.5 + i / 100) for i in range(12)}
+    shown = " ".join(texts_of(ranking_figures.overlay_figure(curves, axis)))
     assert all(f"c{i}" in shown for i in range(4))
     assert "c4" not in shown
+    assert axis.area in shown
 
 
-def test_roc_figure_names_all_of_a_few_classes_with_their_area() -> None:
-    shown = " ".join(texts_of(prediction_figures.roc_figure({"a": roc(0.9125), "_b": roc(0.5)})))
+def test_overlay_names_all_of_a_few_classes_with_their_area() -> None:
+    curves = {"a": curve(0.9125), "_b": curve(0.5)}
+    shown = " ".join(texts_of(ranking_figures.overlay_figure(curves, ranking_figures.ROC)))
     assert "0.912" in shown
     assert "_b" in shown
+
+
+def test_a_crowd_of_curves_is_rasterised() -> None:
+    x = np.linspace(0, 1, 1000)
+    curves = {f"c{i}": Curve(x, np.sqrt(x), 0.5) for i in range(50)}
+    drawn = svg_of(ranking_figures.overlay_figure(curves, ranking_figures.ROC))
+    assert "data:image/png" in drawn
+    assert len(drawn) < 300_000
+
+
+def test_panels_name_classes_models_and_areas() -> None:
+    found = [panel("_covid", gru=0.875, mean=0.5), panel("$flu$", gru=0.75, mean=0.25)]
+    for axis in (ranking_figures.ROC, ranking_figures.PRECISION_RECALL):
+        shown = " ".join(texts_of(ranking_figures.ranking_figure(found, axis)))
+        for text in ("_covid", "$flu$", "gru", "mean", "0.875 / 0.500", "0.750 / 0.250", axis.x):
+            assert text in shown
+
+
+def test_a_single_panel_shows_the_band() -> None:
+    band = Band(np.array([0.0, 1.0]), np.array([0.0, 0.5]), np.array([0.5, 1.0]))
+    found = ranking_figures.Panel("", {"gru": curve(0.875)}, band, None)
+    shown = texts_of(ranking_figures.ranking_figure([found], ranking_figures.ROC))
+    assert "95% band" in shown
+    assert "0.875  gru" in shown
+
+
+def test_length_figure_names_parts() -> None:
+    every = np.array([1.0, 2.0, 2.0, 900.0])
+    parts = {"$a$": every[:1], "<b>": every}
+    shown = texts_of(length_figures.length_figure(every, parts, name="frames"))
+    assert {"$a$", "<b>", "frames", "clips"} <= set(shown)
+    assert "frames" in texts_of(length_figures.length_figure(every / 7, {}, name="frames"))
 
 
 @pytest.mark.parametrize("label", HOSTILE)
@@ -84,7 +120,8 @@ def test_hostile_labels_are_drawn_as_plain_text(label: str) -> None:
     classes = [label, "other"]
     drawn = [
         prediction_figures.confusion_figure(np.eye(2, dtype=np.int64), classes),
-        prediction_figures.roc_figure({label: roc(0.9)}),
+        ranking_figures.overlay_figure({label: curve(0.9)}, ranking_figures.ROC),
+        ranking_figures.ranking_figure([panel(label, a=0.9)] * 2, ranking_figures.ROC),
         figures.distribution_figure(classes, [1, 2], [2, 2]),
         figures.interval_figure({label: (0.5, 0.4, 0.6)}, name=label),
     ]

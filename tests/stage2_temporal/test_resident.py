@@ -10,7 +10,7 @@ from stage2_temporal.augment import AugmentSettings
 from stage2_temporal.dataset import EmbeddingSequence
 from stage2_temporal.inputs import stored_views
 from stage2_temporal.resident import ResidentFrames, ResidentSequence
-from stage2_temporal.train import train
+from stage2_temporal.training import train
 from tests.stage2_temporal.synthetic import (
     ordered,
     planted,

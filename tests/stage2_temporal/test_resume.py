@@ -14,7 +14,7 @@ import pytest
 
 from stage2_temporal import cli
 from stage2_temporal.run_folder import PROGRESS
-from stage2_temporal.train import TrainResult
+from stage2_temporal.training import TrainResult
 from stage2_temporal.training_progress import TrainingProgress
 from tests.stage2_temporal.whole_runs import (
     WholeRun,

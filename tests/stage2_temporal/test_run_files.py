@@ -37,7 +37,7 @@ def test_cut_off_table_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "keys", "value", "message"),
     [
-        ("settings.json", ["format_version"], 1, "expected stage2-run, version 2, got"),
+        ("settings.json", ["format_version"], 1, "expected stage2-run, version 3, got"),
         ("settings.json", ["store"], None, "store"),
         ("data.json", ["targets"], [], "a target and a fold or more"),
         ("data.json", [*TARGET, "task"], "magic", "unknown task 'magic'"),
@@ -50,6 +50,7 @@ def test_cut_off_table_is_named(tmp_path: Path, name: str) -> None:
         ("data.json", ["balance", "distributions", 0, "after"], [1], "differ in length"),
         ("data.json", ["best_epochs", "fold0-member0-repeat0"], 9, "chose epoch 9"),
         ("data.json", ["best_epochs"], {}, "no best epoch of"),
+        ("data.json", ["map_variance"], [0.5], "expected two shares"),
         ("data.json", ["near_duplicates"], [{}], "near_duplicates[0].first is missing"),
         ("metrics.json", ["targets"], {}, "its targets are {}"),
         ("metrics.json", ["targets", "abnormal", "primary"], "f2", "f2"),
@@ -81,6 +82,8 @@ def test_wrong_content_is_shown(
         ("history.csv", "epoch", "", "the column epoch holds blank"),
         ("history.csv", "fold", "7", r"folds \[7\], expected 0 to 0"),
         ("history.csv", "loss", "low", "a number was expected in row 2"),
+        ("clips.csv", "x", "", "frames, x and y hold blank"),
+        ("clips.csv", "video_id", "same", r"clips \['same'\] have several rows"),
         ("scores_by_fold.csv", "fold", "1", "expected 0 to 0"),
         ("scores_by_fold.csv", "model", "oracle", "oracle"),
         ("scores_by_fold.csv", "split", "test", "gives a score a second time"),
@@ -93,6 +96,23 @@ def test_wrong_tables_are_shown(
     pd.read_csv(path, dtype=str).assign(**{column: value}).to_csv(path, index=False)
     with pytest.raises(ValueError, match=message):
         read_run(tmp_path)
+
+
+def test_a_tested_clip_without_a_row_is_named(tmp_path: Path) -> None:
+    path = make_run(tmp_path) / "clips.csv"
+    table = pd.read_csv(path, dtype=str)
+    table[table["video_id"] != "clip_3"].to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"clips\.csv: no row of clips \['clip_3'\]"):
+        read_run(tmp_path)
+
+
+def test_facts_of_clips_are_read(tmp_path: Path) -> None:
+    clips = read_run(make_run(tmp_path, "multiclass", ["NA", "01", "1e3"])).clips
+    assert clips.index[:3].tolist() == ["clip_0", "clip_1", "clip_2"]
+    assert clips[["group", "target_abnormal"]].to_numpy()[1].tolist() == ["p01", "01"]
+    numbers = clips[["frames", "seconds", "x", "y"]]
+    assert numbers.to_numpy()[2].tolist() == [14, 0.5, 4, -2]
+    assert numbers["seconds"].isna().tolist() == [False] * 8 + [True]
 
 
 def test_texts_are_read_as_they_are(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from stage2_temporal.inputs import ClipInputs
 from stage2_temporal.run_folder import PROGRESS
 from stage2_temporal.runner import Runner, units_of
 from stage2_temporal.splits import Split
-from stage2_temporal.train import TrainResult, train
+from stage2_temporal.training import TrainResult, train
 from stage2_temporal.units import Unit
 from tests.stage2_temporal.synthetic import (
     ordered,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stage2_temporal import cli
-from stage2_temporal.train import TrainResult, train
+from stage2_temporal.training import TrainResult, train
 from tests.stage2_temporal.synthetic import ordered, quick, write_manifest, write_store
 
 NUM_CLIPS = 40

@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stage2_temporal.strip_files import (
+    FRAME_SIZE,
+    MAX_STRIPS,
+    NUM_SHOWN,
+    Curve,
+    Strip,
+    Strips,
+    save_strips,
+)
+from stage2_temporal.strip_frames import as_jpegs
+
 FILES = [
     *("settings.json", "data.json", "metrics.json"),
-    *("history.csv", "scores_by_fold.csv", "predictions.csv"),
+    *("history.csv", "scores_by_fold.csv", "predictions.csv", "clips.csv"),
 ]
 PRIMARY = {
     **{"binary": "auroc", "multiclass": "balanced_accuracy"},
@@ -35,6 +46,7 @@ def target_of(task: str, classes: Sequence[str] | None, name: str = "abnormal") 
         **{"name": name, "task": task, "classes": classes, "labelled": 130},
         **{"predictions": f"predictions{'' if name == 'abnormal' else '-1'}.csv"},
         "class_counts": counts or None,
+        "thresholds": None if classes is None else [0.5],
     }
 
 
@@ -90,13 +102,14 @@ def data_of(
         "near_duplicates": [],
         "notices": ["clip_8 ended early"],
         "lengths": {"min": 12, "median": 48.5, "max": 96},
+        "map_variance": [0.375, 0.125],
     }
 
 
 def settings_of(**settings: Any) -> dict[str, Any]:
     return {
         "format": "stage2-run",
-        "format_version": 2,
+        "format_version": 3,
         "created": "2025-11-21T10:12:31+00:00",
         "software": {"keras": "3.12.7"},
         "settings": {"head": "lstm", "units": 64, "duplicate_cosine": 0.999, "threshold": 0.5}
@@ -154,6 +167,31 @@ def _predicted(target: dict[str, Any], models: Sequence[str], repeat: int) -> pd
     return pd.DataFrame(columns)
 
 
+def clips_of(targets: list[dict[str, Any]], tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The clips that a target's table names, on a line, and one that trains."""
+    first = tables[targets[0]["predictions"]].drop_duplicates("video_id")
+    columns: dict[str, Any] = {name: [*first[name], "train"] for name in ("video_id", "group")}
+    number = np.arange(len(first) + 1)
+    columns |= {"frames": 12 + number, "seconds": [*number[:-1] / 4, np.nan]}
+    columns |= {"x": number * 2.0, "y": number * -1.0}
+    for target in targets:
+        labels = tables[target["predictions"]].drop_duplicates("video_id")["target"]
+        columns[f"target_{target['name']}"] = [*labels, labels.iloc[0]]
+    return pd.DataFrame(columns)
+
+
+def write_clips(folder: Path) -> None:
+    """Write clips.csv anew, for predictions that were changed."""
+    targets = json.loads((folder / "data.json").read_text())["targets"]
+    tables = {
+        target["predictions"]: pd.read_csv(
+            folder / target["predictions"], dtype=str, keep_default_na=False
+        )
+        for target in targets
+    }
+    clips_of(targets, tables).to_csv(folder / "clips.csv", index=False)
+
+
 def by_fold_of(metrics: dict[str, Any], folds: int, repeats: int) -> pd.DataFrame:
     rows = [
         (fold, 0, repeat, name, model, side, scores["primary"], 0.5 + fold / 100)
@@ -199,9 +237,46 @@ def make_run(
     models = ["recurrent", "mean_pool", *(["features"] if features else [])]
     for target in targets:
         tables[target["predictions"]] = predictions_of(target, models, folds, repeats)
+    tables["clips.csv"] = clips_of(targets, tables)
     for name, table in tables.items():
         table.to_csv(folder / name, index=False)
     return folder
+
+
+def make_many(folder: Path, num_clips: int) -> Path:
+    """Write a run of so many test clips with long names, and twelve strips of noise."""
+    run = make_run(folder, "multiclass", ["covid", "pneumonia", "healthy"])
+    table = pd.read_csv(run / "predictions.csv", dtype=str).query("split == 'test'")
+    table = pd.concat([table] * (num_clips // len(table) + 1), ignore_index=True)[:num_clips]
+    table["video_id"] = [f"hospital/ward {'of a day, ' * 9} {i}" for i in range(num_clips)]
+    table.to_csv(run / "predictions.csv", index=False)
+    write_clips(run)
+    rng = np.random.default_rng(0)
+    place = rng.normal(size=(num_clips + 1, 2))
+    clips = pd.read_csv(run / "clips.csv", dtype=str).assign(x=place[:, 0], y=place[:, 1])
+    clips.to_csv(run / "clips.csv", index=False)
+    noise = rng.integers(0, 256, (MAX_STRIPS, NUM_SHOWN, FRAME_SIZE, FRAME_SIZE, 3), np.uint8)
+    images = zip(table["video_id"], as_jpegs(list(noise)), strict=False)
+    save_strips(run, Strips(tuple(_strip(name, image) for name, image in images)))
+    return run
+
+
+def _strip(video_id: str, image: bytes) -> Strip:
+    curves = tuple(
+        Curve(name, role, (*np.linspace(0.1, 0.9, 64).tolist(),))
+        for name, role in (("covid", "target"), ("healthy", "prediction"))
+    )
+    return Strip(
+        "abnormal",
+        video_id,
+        num_frames=64,
+        shown=tuple(range(4, 64, 8)),
+        seconds=tuple(float(second) for second in range(NUM_SHOWN)),
+        attention=(1 / 64,) * 64,
+        prefixes=tuple(range(1, 65)),
+        curves=curves,
+        image=image,
+    )
 
 
 def edit(path: Path, *keys: str | int, value: object) -> None:

@@ -64,6 +64,7 @@ def train(
     run: Path | str,
     settings: TrainSettings,
     *,
+    notices: Sequence[str] = (),
     show_progress: bool = False,
 ) -> TrainResult:
     """Train recurrent models and baselines, score them on test clips, write the run folder.
@@ -76,6 +77,7 @@ def train(
         manifest: A manifest or its path.
         run: The run folder to make.
         settings: What to learn, and how.
+        notices: Remarks of the caller's, for the report.
         show_progress: Whether to show a progress bar.
 
     Raises:
@@ -90,7 +92,9 @@ def train(
     inputs = clip_inputs(data.store, data.clips, settings)
     request = request_of(data, inputs, settings)
     with new_run_folder(folder, overwrite=settings.overwrite, request=request) as partial:
-        return _train_into(partial, folder, data, inputs, settings, show_progress=show_progress)
+        return _train_into(
+            partial, folder, data, inputs, settings, notices=notices, show_progress=show_progress
+        )
 
 
 def _train_into(
@@ -100,9 +104,11 @@ def _train_into(
     inputs: ClipInputs,
     settings: TrainSettings,
     *,
+    notices: Sequence[str],
     show_progress: bool,
 ) -> TrainResult:
     # It builds on Keras when it is imported, so the backend is chosen first.
+    from stage2_temporal.clip_strips import write_strips
     from stage2_temporal.runner import Runner
 
     targets, partition = data.clips.targets, data.partition
@@ -110,7 +116,9 @@ def _train_into(
     runner = Runner(partial, inputs, targets, partition.groups, settings)
     units = runner.run([fold.splits for fold in partition.folds], show_progress=show_progress)
     found = _findings(data, settings, units, balance, runner.mean_embeddings())
+    found = dataclasses.replace(found, notices=(*notices, *found.notices))
     write_documents(partial, folder, found)
+    write_strips(partial, found, inputs)
     write_report(partial)
     return TrainResult(
         folder=folder,
@@ -156,6 +164,7 @@ def _findings(
         scores=score_run(data.clips.targets, partition.folds, results, partition.groups, settings),
         balance=balance,
         near_duplicates=near.pairs,
+        mean_embeddings=mean_embeddings,
         notices=tuple(dict.fromkeys([*partition.notices, *near.notices, *remarks])),
     )
 
@@ -165,8 +174,10 @@ def _kept_baselines(units: Sequence[UnitResult], settings: TrainSettings) -> lis
     kept = sum(result.best_epoch == 0 for result in units)
     if not settings.skip or not kept:
         return []
-    return [
-        f"{kept} of {len(units)} trained models are the mean-pool baseline itself: validation did "
-        f"not show, with a confidence of {settings.gain_confidence:g}, that the order of frames "
-        "improves on it (--gain-confidence)"
-    ]
+    why = "no epoch had a lower validation loss"
+    if settings.gain_confidence:
+        why = (
+            f"validation did not show, with a confidence of {settings.gain_confidence:g}, that the "
+            "order of frames improves on it (--gain-confidence)"
+        )
+    return [f"{kept} of {len(units)} trained models are the mean-pool baseline itself: {why}"]

@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.store import EmbeddingStore
 from stage2_temporal.target_scale import TrainingError
-from stage2_temporal.train import TrainResult, train
+from stage2_temporal.training import TrainResult, train
 from tests.stage2_temporal.synthetic import quick
 from tests.stage2_temporal.whole_runs import (
     HOLDOUT,
