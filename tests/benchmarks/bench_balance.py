@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stage1_extract.config import ExtractSettings
-from stage1_extract.extract import extract
+from stage1_extract.extraction import extract
 from stage2_temporal.bootstrap import Score, bootstrap, bootstrap_difference
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.regions import REGIONS, regions_of
-from stage2_temporal.train import train
+from stage2_temporal.training import train
 from tests.benchmarks.bench_defaults import DRONE, WEIGHTS, interval
 from tests.benchmarks.results import record
 

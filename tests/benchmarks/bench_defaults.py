@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from stage1_extract.config import ExtractSettings
-from stage1_extract.extract import extract
+from stage1_extract.extraction import extract
 from stage2_temporal.bootstrap import Score
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.metrics import PRIMARY
-from stage2_temporal.train import train
+from stage2_temporal.training import train
 from tests.benchmarks.results import record
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from stage1_extract.backbones import Embedder
 from stage1_extract.config import ExtractSettings
-from stage1_extract.extract import extract
+from stage1_extract.extraction import extract
 from stage1_extract.local import load_embedder
 from stage1_extract.manifest import Manifest, read_manifest
 from tests.benchmarks.results import record

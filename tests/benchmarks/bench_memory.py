@@ -13,7 +13,7 @@ from tests.encode import encode
 CODE = """
 import pathlib, sys
 from stage1_extract.config import ExtractSettings
-from stage1_extract.extract import extract
+from stage1_extract.extraction import extract
 
 settings = ExtractSettings(
     "MobileNet", alpha=0.25, weights="random", input_size=64, dtype="float32",
