@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,7 @@ def read_run(run_folder: Path) -> Run:
         target["name"]: _read_tested(run_folder, target, data, metrics)
         for target in data["targets"]
     }
-    strips = read_strips(run_folder, list(tested))
-    _check_strips(run_folder, strips, tested)
+    strips = _shown_strips(run_folder, read_strips(run_folder, list(tested)), tested)
     return Run(
         settings=settings,
         data=data,
@@ -240,12 +239,18 @@ def _read_clips(path: Path, tested: Mapping[str, ShownClips]) -> pd.DataFrame:
     return clips
 
 
-def _check_strips(
+def _shown_strips(
     run_folder: Path, strips: Strips | None, tested: Mapping[str, ShownClips]
-) -> None:
-    for strip in strips.clips if strips else ():
-        if strip.video_id not in set(tested[strip.target].video_ids):
+) -> Strips | None:
+    """Return the strips of clips that the page shows, see `ShownClips.num_without`."""
+    if strips is None:
+        return None
+    shown = {name: set(clips.video_ids) for name, clips in tested.items()}
+    kept = tuple(strip for strip in strips.clips if strip.video_id in shown[strip.target])
+    for strip in strips.clips:
+        if strip not in kept and not tested[strip.target].num_without:
             raise incomplete(
                 run_folder / STRIPS,
                 f"a strip of {strip.video_id!r}, which does not test {strip.target!r}",
             )
+    return replace(strips, clips=kept)
