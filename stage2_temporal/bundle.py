@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stage1_extract.config import ExtractSettings
 from stage2_temporal.features import FeatureScaler
+from stage2_temporal.model_inputs import output_key
 from stage2_temporal.run_facts import BundleTarget, Json, RunFacts, read_json
 from stage2_temporal.run_shapes import check_shape
 from stage2_temporal.safe_loading import load_model
@@ -104,11 +105,6 @@ class Bundle:
             _summary(np.stack([output[output_key(i)] for output in outputs]))
             for i in range(len(self.targets))
         ]
-
-
-def output_key(number: int) -> str:
-    """Return the name of a model's output for the target of that number."""
-    return f"target_{number}"
 
 
 def _summary(values: NDArray[np.float64]) -> Prediction:

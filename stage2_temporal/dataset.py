@@ -11,6 +11,7 @@ from stage1_extract.store import EmbeddingStore
 from stage2_temporal.augment import AugmentSettings, augment_sequence, choose_view
 from stage2_temporal.balance import Draw
 from stage2_temporal.mixup import mixup
+from stage2_temporal.model_inputs import PAD_MULTIPLE, padded_length
 
 keras = load_keras()
 _PyDataset: Any = keras.utils.PyDataset
@@ -23,7 +24,6 @@ Batch = tuple[Any, ...]
 FeatureRows = Callable[[Indices], NDArray[np.float32]]
 """Returns the side features (B, F) of some clips, in the order asked."""
 
-PAD_MULTIPLE = 8
 _SORTED_BATCHES = 16
 _AUGMENT = 1  # of the random numbers: apart from those that draw and order clips
 
@@ -233,11 +233,6 @@ def _check_lengths(
             )
     if weights is not None and targets is None:
         raise ValueError("weights were given without targets; give both, or neither")
-
-
-def padded_length(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return lengths rounded up to multiples of 8."""
-    return -(-lengths // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
 def filled_up(batch: Batch, missing: int) -> Batch:

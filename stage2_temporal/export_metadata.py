@@ -6,8 +6,9 @@ from importlib.metadata import version
 from typing import Any
 
 from stage1_extract.keras_setup import software_versions
-from stage2_temporal.bundle import Bundle, output_key
+from stage2_temporal.bundle import Bundle
 from stage2_temporal.joined_model import JoinedModel, JoinedOutput
+from stage2_temporal.model_inputs import output_key
 from stage2_temporal.run_facts import BundleTarget
 
 EXPORT_FORMAT = "stage2-export"

@@ -17,6 +17,7 @@ from stage2_temporal.config import TrainSettings
 from stage2_temporal.dataset import EmbeddingSequence
 from stage2_temporal.epochs import EpochKeeper, Validation
 from stage2_temporal.gain import gain_confidence
+from stage2_temporal.model_inputs import output_key
 from stage2_temporal.models import (
     BuiltModel,
     Output,
@@ -28,7 +29,7 @@ from stage2_temporal.models import (
 from stage2_temporal.nan_cause import nan_cause
 from stage2_temporal.prediction import predict_batches
 from stage2_temporal.target_scale import TrainingError, clip_losses, weighted_losses
-from stage2_temporal.training_batches import TrainingBatches, output_key
+from stage2_temporal.training_batches import TrainingBatches
 from stage2_temporal.trial_models import CompiledModel, graph_key, shared_model, start_key
 from stage2_temporal.trial_reuse import Reuse
 

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage2_temporal.bundle import Bundle, Prediction
+from stage2_temporal.model_inputs import padded_length
 
-PAD_MULTIPLE = 8
-"""Lengths are rounded up to multiples of it, as in training."""
 _ROWS = 8  # on CPUs nearly as fast a clip as 32, and 3 times faster for one
 _BATCH_VALUES = 2**25
 _WAITING_VALUES = 2**26
@@ -67,7 +66,7 @@ class HeadBatches:
 
     def add(self, sequence: ClipSequence) -> list[PredictedClip]:
         """Take a sequence; return the clips that are predicted now."""
-        num_steps = padded_steps(len(sequence.embedding))
+        num_steps = padded_length(len(sequence.embedding))
         group = self._waiting.setdefault(num_steps, [])
         group.append(sequence)
         self._num_values += sequence.embedding.size
@@ -129,11 +128,6 @@ def predict_padded(
         inputs["features"][: len(block)] = features[start : start + rows]
         parts.append([_rows(p, len(block)) for p in bundle.predict(inputs)])
     return [_joined(of_target) for of_target in zip(*parts, strict=True)]
-
-
-def padded_steps(length: int) -> int:
-    """Return a length rounded up to a multiple of 8."""
-    return -(-length // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
 def rows_of_batch(num_steps: int, dim: int) -> int:

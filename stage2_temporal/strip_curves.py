@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract.keras_setup import load_keras
-from stage2_temporal.dataset import padded_length
 from stage2_temporal.features import FeatureScaler
 from stage2_temporal.inputs import ClipInputs
-from stage2_temporal.training_batches import output_key
+from stage2_temporal.model_inputs import output_key, padded_length
 from stage2_temporal.units import Unit
 
 MAX_PREFIXES = 64

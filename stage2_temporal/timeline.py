@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from stage2_temporal.bundle import Bundle
-from stage2_temporal.head_batches import PAD_MULTIPLE, ClipSequence, padded_steps, predict_padded
+from stage2_temporal.head_batches import ClipSequence, predict_padded
+from stage2_temporal.model_inputs import PAD_MULTIPLE, padded_length
 from stage2_temporal.prediction_rows import prediction_cells
 
 TIMELINE_COLUMNS = ("video_id", "frame", "time_seconds")
@@ -31,7 +32,7 @@ def timeline_rows(
             bundle,
             [sequence.embedding[:length] for length in lengths],
             np.repeat(sequence.features[None], len(lengths), axis=0),
-            padded_steps(lengths[0]),
+            padded_length(lengths[0]),
         )
         cells = prediction_cells(bundle.targets, found, several_models=several_models)
         for length, row in zip(lengths, cells, strict=True):

@@ -14,6 +14,7 @@ from stage2_temporal.config import TrainSettings
 from stage2_temporal.dataset import EmbeddingSequence, FeatureRows
 from stage2_temporal.importance import clip_importance
 from stage2_temporal.inputs import ClipInputs, FeatureMatrix
+from stage2_temporal.model_inputs import output_key
 from stage2_temporal.reading import read_each
 from stage2_temporal.resident import ResidentFrames, ResidentSequence
 from stage2_temporal.splits import Split
@@ -164,8 +165,3 @@ def _statistics(store: EmbeddingStore, positions: Indices) -> FeatureStatistics:
         f"the embeddings of {str(store.video_ids[next(damaged)])!r} hold NaN or infinity: the "
         "store is damaged; `stage1-extract verify` finds such clips, and --repair removes them"
     )
-
-
-def output_key(number: int) -> str:
-    """Return the name of a model's output for the target of that number."""
-    return f"target_{number}"

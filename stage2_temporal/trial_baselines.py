@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from stage2_temporal.baseline import LinearModel, fit_linear
 from stage2_temporal.crossfit import cross_fitted_logits
 from stage2_temporal.fitting import SkipStart
+from stage2_temporal.model_inputs import output_key
 from stage2_temporal.models import offset_key
-from stage2_temporal.training_batches import TrainingBatches, output_key
+from stage2_temporal.training_batches import TrainingBatches
 from stage2_temporal.trial_reuse import Reuse, digest
 from stage2_temporal.units import Indices
 

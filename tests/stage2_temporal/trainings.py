@@ -14,10 +14,11 @@ from stage2_temporal.config import TrainSettings
 from stage2_temporal.crossfit import cross_fitted_logits
 from stage2_temporal.fitting import FitResult, SkipStart, Trainer
 from stage2_temporal.inputs import ClipInputs, SideFeatures
+from stage2_temporal.model_inputs import output_key
 from stage2_temporal.models import offset_key
 from stage2_temporal.splits import Split
 from stage2_temporal.targets import Target
-from stage2_temporal.training_batches import TrainingBatches, output_key
+from stage2_temporal.training_batches import TrainingBatches
 
 
 def slow(*cases: Any) -> list[Any]:
