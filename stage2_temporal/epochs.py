@@ -39,7 +39,9 @@ class Validation:
 class EpochKeeper(_Callback):  # type: ignore[misc]
     """Keeps the state of a training: validates after each epoch, and stops when it gets no better.
 
-    The model before training counts as epoch 0: a training that only makes it worse keeps it.
+    The model before training counts as epoch 0. With a skip path it is the mean-pool baseline, and
+    a training that only makes it worse keeps it. Without one it knows nothing and is never kept:
+    its guess of 1/2 for everything has a lower loss than a model that ranks well but is too sure.
 
     Args:
         built: The model, and what is trained.
@@ -148,6 +150,8 @@ class EpochKeeper(_Callback):  # type: ignore[misc]
             state.best_predictions = validation.predictions
             state.best_weights = self._built.model.get_weights()
             state.plateau_start = epoch
+            if not epoch and not self._settings.skip:
+                state.best_loss = np.inf  # so that the first trained epoch takes its place
         elif epoch - state.plateau_start >= PLATEAU_EPOCHS:
             state.num_plateaus += 1
             state.plateau_start = epoch

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from stage2_temporal.baseline import LinearModel
 from stage2_temporal.checkpoint import FitState, load_checkpoint
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.dataset import EmbeddingSequence
+from stage2_temporal.epoch_loop import train_epochs
 from stage2_temporal.epochs import EpochKeeper, Validation
 from stage2_temporal.gain import gain_confidence
 from stage2_temporal.model_inputs import output_key
@@ -190,7 +192,7 @@ class Trainer:
             linear: Where a skip path starts from; None for zero.
             seed: Of everything random.
         """
-        keras.utils.set_random_seed(seed)
+        _seed(seed)
         return shared_model(
             self._reuse,
             graph_key(self._settings, batches, outputs_of(batches)),
@@ -198,6 +200,19 @@ class Trainer:
             build=lambda: _build(batches, linear, self._settings),
             compiled=lambda built: _compiled(built, batches, self._settings),
         )
+
+
+def _seed(seed: int) -> None:
+    """Make what a new model draws follow from a seed.
+
+    `keras.utils.set_random_seed` also seeds TensorFlow's own generators, for which TensorFlow drops
+    every compiled graph: a third of a second a model. Keras on TensorFlow does not use them; its
+    layers take their seeds from Python's generator.
+    """
+    if keras.backend.backend() == "tensorflow":
+        random.seed(seed)
+    else:
+        keras.utils.set_random_seed(seed)
 
 
 def _check_start(losses: NDArray[np.float64], batches: TrainingBatches) -> None:
@@ -229,15 +244,7 @@ def _fit(
     """Train up to an epoch, unless the training has ended, or is that far."""
     if keeper.finished or keeper.state.epoch >= last:
         return
-    training.start_epoch(keeper.state.epoch)
-    trainee.fit(
-        training,
-        initial_epoch=keeper.state.epoch,
-        epochs=last,
-        callbacks=[keeper],
-        shuffle=False,
-        verbose=0,
-    )
+    train_epochs(trainee, training, keeper, first=keeper.state.epoch, last=last)
     if keeper.failed_batch is not None:
         cause = nan_cause(training, keeper.failed_batch, batches.statistics, batches.settings)
         raise TrainingError(

@@ -1,7 +1,7 @@
 """Predictions of a model for the batches of a sequence, in their order."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -32,7 +32,7 @@ def predict_frames(model: Any, sequence: EmbeddingSequence) -> list[NDArray[np.f
     return found[: len(sequence.positions)]
 
 
-def prefetched(sequence: EmbeddingSequence) -> Iterator[Batch]:
+def prefetched(sequence: EmbeddingSequence) -> Generator[Batch]:
     """Yield the batches of one epoch in order, some of them prepared ahead in a thread."""
     with ThreadPoolExecutor(max(1, sequence.workers)) as pool:
         waiting: deque[Future[Batch]] = deque()

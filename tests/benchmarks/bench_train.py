@@ -1,6 +1,7 @@
 """Training speed: from the store, from arrays in memory, and a plain PyTorch loop over HDF5."""
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -101,8 +102,10 @@ def keras_epoch(path: Path, source: str) -> Callable[[], None]:
     """Return a function that trains for an epoch, as `train` does."""
     from stage2_temporal.config import TrainSettings
     from stage2_temporal.dataset import EmbeddingSequence
+    from stage2_temporal.epoch_loop import train_epochs
+    from stage2_temporal.epochs import EpochKeeper, Validation
     from stage2_temporal.fitting import compile_model
-    from stage2_temporal.models import Output, build_model
+    from stage2_temporal.models import BuiltModel, Output, build_model
     from stage2_temporal.statistics import FeatureStatistics
 
     store = EmbeddingStore(path)
@@ -130,7 +133,16 @@ def keras_epoch(path: Path, source: str) -> Callable[[], None]:
             seed=0,
             workers=settings.workers,
         )
-        return lambda: model.fit(batches, shuffle=False, verbose=0) and None
+        built = BuiltModel(model, model, None, ())
+        keeper = EpochKeeper(built, settings, lambda: Validation(np.zeros(1), {}))
+        keeper.start()
+        epochs = itertools.count()
+
+        def epoch() -> None:
+            first = next(epochs)
+            train_epochs(model, batches, keeper, first=first, last=first + 1)
+
+        return epoch
     inputs = {
         "embedding": np.stack([store.read(i) for i in range(NUM_SEQUENCES)]),
         "mask": np.ones((NUM_SEQUENCES, NUM_STEPS), bool),

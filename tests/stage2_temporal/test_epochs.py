@@ -92,6 +92,15 @@ def test_weights_of_the_least_loss_are_kept(losses: list[float], best: int) -> N
     np.testing.assert_allclose(state.first_losses, [losses[0] - 0.5, losses[0] + 0.5])
 
 
+def test_without_a_skip_path_a_model_that_was_never_trained_is_not_kept() -> None:
+    """It knows nothing: half for everything, whose loss an overconfident model easily exceeds."""
+    driver = trained([1, 3, 2, 4, 5], settings={"skip": False, "patience": 2})
+    assert driver.keeper.state.best_epoch == 2
+    assert driver.keeper.state.best_loss == 2
+    assert driver.keeper.state.epoch == 4
+    assert [row["val_loss"] for row in driver.keeper.state.history] == [1, 3, 2, 4, 5]
+
+
 def test_history_has_a_row_an_epoch_and_no_loss_before_training() -> None:
     history = trained([3, 2.5, 2]).keeper.state.history
     assert [row["epoch"] for row in history] == [0, 1, 2]

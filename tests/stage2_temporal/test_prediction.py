@@ -75,7 +75,7 @@ def test_batches_wait_in_bounded_number(store: EmbeddingStore) -> None:
     next(batches)
     time.sleep(0.05)
     assert len(read) < len(ORDER)
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     assert len(read) < len(ORDER)
 
 
