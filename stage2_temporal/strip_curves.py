@@ -18,6 +18,8 @@ from stage2_temporal.units import Unit
 MAX_PREFIXES = 64
 MAX_SECONDS = 10.0
 """For all clips together."""
+MAX_FRAMES = 2000
+"""Of a clip: a model that is called, not compiled, takes a millisecond a frame on TensorFlow."""
 _MAX_VALUES = 2**24
 
 Floats = NDArray[np.float64]
@@ -34,7 +36,8 @@ def predict_prefixes(
 ) -> dict[int, list[Floats]]:
     """Return what the models of each clip's fold predict after each of its prefixes.
 
-    Clips for which the time does not suffice are left out, the last ones first.
+    Clips of more than `MAX_FRAMES` are left out, and those for which the time does not suffice, the
+    last ones first.
 
     Args:
         folder: The unfinished run folder, with its models.
@@ -46,6 +49,8 @@ def predict_prefixes(
         By clip: one (P, k) array a target, probabilities or values, for `prefix_lengths`.
     """
     end = time.monotonic() + MAX_SECONDS
+    lengths = inputs.store.lengths[inputs.positions]
+    clips = [(fold, clip) for fold, clip in clips if lengths[clip] <= MAX_FRAMES]
     found: dict[int, list[Floats]] = {}
     for fold in dict.fromkeys(fold for fold, _ in clips):
         of_fold = [clip for other, clip in clips if other == fold]

@@ -2,6 +2,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from PIL import Image
 from stage1_extract.clips import ClipDone, ClipJob, FrameRecipe, read_clip
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.sources import Clip
-from stage2_temporal import strip_frames
+from stage2_temporal import strip_curves, strip_frames
 from stage2_temporal.clip_strips import WrongClip, worst_and_most_confident
-from stage2_temporal.strip_curves import prefix_lengths
+from stage2_temporal.strip_curves import predict_prefixes, prefix_lengths
 from stage2_temporal.strip_files import (
     FRAME_SIZE,
     MAX_IMAGE_BYTES,
@@ -25,6 +26,7 @@ from stage2_temporal.strip_files import (
 )
 from stage2_temporal.strip_frames import WantedFrames, as_jpegs, read_frames
 from tests.conftest import VideoFactory, numbers_shown
+from tests.stage2_temporal.synthetic import write_store
 from tests.stage2_temporal.whole_runs import WholeRun, predictions, read_json
 
 STORE: dict[str, Any] = {
@@ -235,6 +237,21 @@ def test_the_last_prefix_predicts_what_the_run_predicted(folds_run: WholeRun) ->
             assert len(strip.attention) == 8
             assert sum(strip.attention) == pytest.approx(1, abs=1e-3)
             assert strip.problem.startswith("no video at ")
+
+
+def test_long_clips_have_no_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write_store(tmp_path / "s", {"a": np.ones((8, 3)), "b": np.ones((9, 3))})
+    inputs: Any = SimpleNamespace(store=store, positions=np.arange(2))
+    asked: list[list[int]] = []
+
+    def note(_folder: Path, _inputs: Any, _fold: int, clips: list[int], *_: Any) -> dict[int, Any]:
+        asked.append(clips)
+        return {}
+
+    monkeypatch.setattr(strip_curves, "_of_members", note)
+    monkeypatch.setattr(strip_curves, "MAX_FRAMES", 8)
+    predict_prefixes(tmp_path, inputs, [(0, 0), (0, 1)], [1])
+    assert asked == [[0]]
 
 
 def test_only_wrong_clips_have_strips(folds_run: WholeRun) -> None:
