@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 import select
+import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -120,7 +121,7 @@ def parse_arguments(kind: type[Command], argv: Sequence[str], *, program: str) -
     """Build a command's dataclass from its flags and from `--config FILE.toml`.
 
     Raises:
-        SystemExit: With code 2, after a message, if a flag is wrong.
+        SystemExit: With code 2, after a message, if a flag or a value in the file is wrong.
         ValueError: The TOML file is wrong or has an unknown key.
     """
     flags, config = _take_config(list(argv))
@@ -139,6 +140,8 @@ def parse_arguments(kind: type[Command], argv: Sequence[str], *, program: str) -
     except SystemExit as stop:
         if not stop.code:  # --help
             sys.stdout.write(examples)
+        elif from_file:
+            sys.stderr.write(f"These flags are from {config}: {shlex.join(from_file)}\n")
         raise
 
 
@@ -190,7 +193,7 @@ def _flag(path: Path, key: str, value: object, *, is_repeatable: bool) -> list[s
     if is_repeatable and isinstance(value, list) and all(map(_is_text_or_number, value)):
         return [f"{flag}={one}" for one in value]
     if is_repeatable and isinstance(value, dict):
-        return [f"{flag}={name} = {_as_toml(one)}" for name, one in value.items()]
+        return [f"{flag}={name} = {as_toml(one)}" for name, one in value.items()]
     expected = "text, number or truth value"
     if is_repeatable:
         expected = "text or number, or a list of such, or a table"
@@ -201,12 +204,12 @@ def _is_text_or_number(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
-def _as_toml(value: object) -> str:
+def as_toml(value: object) -> str:
     """Return a value as TOML writes it, tables inline."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)} = {_as_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(k)} = {as_toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_as_toml, value))}]"
+        return f"[{', '.join(map(as_toml, value))}]"
     if isinstance(value, bool | str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return str(value)  # numbers, inf and nan too, and dates are written alike

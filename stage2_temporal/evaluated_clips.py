@@ -14,6 +14,7 @@ from stage2_temporal.evaluate_settings import EvaluateSettings
 from stage2_temporal.groups import read_group_names
 from stage2_temporal.known_targets import encode_known, present_labels, target_columns
 from stage2_temporal.leakage import merge_groups
+from stage2_temporal.partition import few_groups_notice
 from stage2_temporal.recordings import Recordings
 from stage2_temporal.run_facts import RunFacts
 from stage2_temporal.seen_clips import SeenClips
@@ -114,6 +115,7 @@ def evaluated_clips(
         remarks.append("clips that the run has seen were not looked for (--seen keep)")
     else:
         remarks += [*known.notices, *_shared_groups(facts, names, known, scoring)]
+    remarks += few_groups_notice(groups)
     return EvaluatedClips(clips, names, groups, tuple(remarks))
 
 

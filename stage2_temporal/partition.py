@@ -69,7 +69,7 @@ def partition_clips(
     notices += recordings.check(splits, clips.video_ids)
     notices += _target_notices(clips, folds, settings)
     notices += _task_notices(clips, settings)
-    notices += _few_groups_notice(folds, groups)
+    notices += few_groups_notice(groups[np.concatenate([fold.test for fold in folds])])
     if settings.split_column is not None and settings.inner_folds > 1:
         notices.append(
             f"training and validation clips of {settings.split_column} were put together and "
@@ -200,13 +200,17 @@ def _class_like(target: Target) -> list[str]:
     ]
 
 
-def _few_groups_notice(folds: tuple[Fold, ...], groups: NDArray[np.intp]) -> list[str]:
-    """Warn of percentile intervals from few groups: they come out too narrow."""
-    count = len(np.unique(groups[np.concatenate([fold.test for fold in folds])]))
+def few_groups_notice(groups: NDArray[np.intp]) -> list[str]:
+    """Warn of percentile intervals from few groups: they come out too narrow.
+
+    Args:
+        groups: Of the tested clips.
+    """
+    count = len(np.unique(groups))
     if count >= FEW_TEST_GROUPS:
         return []
     return [
-        f"the test side has {count} independent groups only: its intervals are rough and rather "
+        f"the tested clips are of {count} independent groups only: intervals are rough and rather "
         "too narrow, and one patient more could change the scores"
     ]
 

@@ -321,6 +321,8 @@ def prediction_text(result: PredictResult) -> str:
         lines.append(f"All failures: {OutputPaths(result.path).failures}; they are tried again.")
     if result.timeline is not None:
         lines.append(f"Frame by frame: {result.timeline}")
+    if not result.num_predicted + result.num_present:
+        return "\n".join([*lines, "No clip was predicted."])
     models = f" (mean of {result.num_models} models)" if result.num_models > 1 else ""
     return "\n".join([*lines, f"Predictions: {result.path}{models}"])
 

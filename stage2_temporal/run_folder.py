@@ -93,11 +93,15 @@ def _lock(file: Any) -> bool:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove what killed runs of other settings left behind under this name."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{_DIGITS}}}{re.escape(_PARTIAL)}")
-    for partial in path.parent.iterdir():
-        if name.fullmatch(partial.name):
-            _remove_unless_locked(partial)
+    """Remove what killed runs of other settings left behind under this name, replaced runs too."""
+    start = rf"\.{re.escape(path.name)}\.[0-9a-f]"
+    unfinished = re.compile(rf"{start}{{{_DIGITS}}}{re.escape(_PARTIAL)}")
+    replaced = re.compile(rf"{start}{{8}}\.old")
+    for found in path.parent.iterdir():
+        if unfinished.fullmatch(found.name):
+            _remove_unless_locked(found)
+        elif replaced.fullmatch(found.name):
+            shutil.rmtree(found, ignore_errors=True)
 
 
 def _remove_unless_locked(partial: Path) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from stage1_extract.command import as_toml
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.sweep_dimensions import Choices, Dimension, dimension_of, parse_text
 from stage2_temporal.sweep_names import STORE, check_name, kind_of
@@ -73,8 +74,8 @@ class SearchSpace:
             points = dimension.points()
             if points is None:
                 raise ValueError(
-                    f"search {dimension.name} = {dimension.shown} has no list of values, which a "
-                    "grid needs: give choices, or a step without log"
+                    f"search {dimension.name} = {as_toml(dimension.shown)} has no list of values, "
+                    "which a grid needs: give choices, or a step without log"
                 )
             every.append(points)
         names = [dimension.name for dimension in self.dimensions]
@@ -98,7 +99,9 @@ def _check_one(
     except ValueError as error:
         if not any(_is_accepted(base, {**alone, **more}) for more in beside):
             ((name, value),) = alone.items()
-            raise ValueError(f"search {name} holds {value!r}, which is refused: {error}") from error
+            raise ValueError(
+                f"search {name} holds {as_toml(value)}, which is refused: {error}"
+            ) from error
 
 
 def _is_accepted(base: TrainSettings, parameters: Mapping[str, Any]) -> bool:

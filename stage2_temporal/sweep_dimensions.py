@@ -5,6 +5,7 @@ import math
 import tomllib
 from typing import Any
 
+from stage1_extract.command import as_toml
 from stage2_temporal.sweep_names import SettingKind, kind_of
 
 _RANGE_KEYS = {"low", "high", "log", "step"}
@@ -117,8 +118,8 @@ def dimension_of(name: str, values: Any) -> Dimension:
     if isinstance(values, dict):
         return _range(name, kind, values)
     raise ValueError(
-        f"search {name} is {values!r}; expected a list of choices or a range {{low = ..., high = "
-        f"...}}; a value that all trials share is given as --{name.replace('_', '-')}"
+        f"search {name} is {as_toml(values)}; expected a list of choices or a range {{low = ..., "
+        f"high = ...}}; a value that all trials share is given as --{name.replace('_', '-')}"
     )
 
 
@@ -128,23 +129,24 @@ def _choices(name: str, kind: SettingKind, values: list[Any]) -> Choices:
     checked = [kind.checked(name, value) for value in values]
     for number, value in enumerate(checked):
         if value in checked[:number]:
-            raise ValueError(f"search {name} lists {value!r} twice")
+            raise ValueError(f"search {name} lists {as_toml(value)} twice")
     return Choices(name, tuple(checked))
 
 
 def _range(name: str, kind: SettingKind, values: dict[str, Any]) -> Range:
     if kind.type not in (int, float):
         raise ValueError(
-            f"search {name} = {values} is a range, but the setting is no number; give a list"
+            f"search {name} = {as_toml(values)} is a range, but the setting is no number; give "
+            "a list"
         )
     unknown = sorted(values.keys() - _RANGE_KEYS)
     if unknown or not {"low", "high"} <= values.keys():
         raise ValueError(
-            f"search {name} = {values}; expected low and high, and if wanted log or step"
+            f"search {name} = {as_toml(values)}; expected low and high, and if wanted log or step"
         )
     log = values.get("log", False)
     if log not in (True, False):
-        raise ValueError(f"search {name}: log is {log!r}; expected true or false")
+        raise ValueError(f"search {name}: log is {as_toml(log)}; expected true or false")
     numbers = {key: kind.checked(name, values[key]) for key in values if key != "log"}
     found = Range(name, log=log, is_whole=kind.type is int, **numbers)
     _check_range(found)
@@ -152,7 +154,7 @@ def _range(name: str, kind: SettingKind, values: dict[str, Any]) -> Range:
 
 
 def _check_range(found: Range) -> None:
-    told = f"search {found.name} = {found.shown}"
+    told = f"search {found.name} = {as_toml(found.shown)}"
     if not (math.isfinite(found.low) and math.isfinite(found.high)):
         raise ValueError(f"{told} has no end; give finite numbers")
     if found.low > found.high:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from stage1_extract.command import as_toml
 from stage2_temporal.config import TrainSettings
 
 STORE = "store"
@@ -66,7 +67,7 @@ class SettingKind:
         """
         if self.is_list:
             if not isinstance(value, list):
-                raise ValueError(f"search {name} holds {value!r}; expected lists of values")
+                raise ValueError(f"search {name} holds {as_toml(value)}; expected lists of values")
             return [self._checked_one(name, one) for one in value]
         return self._checked_one(name, value)
 
@@ -76,7 +77,7 @@ class SettingKind:
         if type(value) is not (str if self.type is Path else self.type):
             expected = {int: "whole numbers", float: "numbers", bool: "true or false"}
             raise ValueError(
-                f"search {name} holds {value!r}; expected {expected.get(self.type, 'texts')}"
+                f"search {name} holds {as_toml(value)}; expected {expected.get(self.type, 'texts')}"
             )
         return value
 

@@ -103,7 +103,7 @@ def _remove_ended(folder: Path) -> None:
 
 def _opening(queue: TrialQueue, space: SearchSpace, settings: SweepSettings, limit: int) -> str:
     done = sum(queue.counts.values())
-    size = "endless" if space.size is None else f"{space.size}"
+    size = "endlessly many" if space.size is None else f"{space.size}"
     going_on = f"; {done} are done" if done else ""
     if queue.num_stopped:
         going_on += f", {queue.num_stopped} were stopped and go on"

@@ -126,6 +126,17 @@ def test_lists_follow_the_same_order(
     assert list(repeated(tmp_path, toml, *words).target) == expected
 
 
+def test_a_value_of_the_wrong_type_names_the_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        repeated(tmp_path, 'size = "many"')
+    assert f"These flags are from {tmp_path / 'c.toml'}: --size many" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        repeated(tmp_path, "", "place", "--size", "many")
+    assert "These flags" not in capfd.readouterr().err
+
+
 def test_lists_of_numbers_and_nested_ones_are_read(tmp_path: Path) -> None:
     toml = "loss_weight = [1, -2.5, 1e-3]\nweight = [4]"
     assert list(repeated(tmp_path, toml).loss_weight) == [1, -2.5, 1e-3]

@@ -171,6 +171,7 @@ def test_a_missing_group_column_is_said(holdout_run: TrainResult, other: Path) -
     found = evaluate(holdout_run.folder, settings(other, seen="drop"))
     assert found.group is None
     assert any("take all clips for independent" in notice for notice in found.notices)
+    assert any("independent groups only" in notice for notice in found.notices)
 
 
 @pytest.mark.parametrize(

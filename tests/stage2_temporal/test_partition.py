@@ -165,7 +165,7 @@ def test_missing_group_column_is_noticed(tmp_path: Path) -> None:
 
 def test_few_test_groups_are_noticed(tmp_path: Path) -> None:
     found = partition(tmp_path, columns={"patient": [f"p{i}" for i in range(24)]}, group="patient")
-    assert [n.startswith("the test side has 5 independent groups") for n in found.notices] == [True]
+    assert [n.startswith("the tested clips are of 5 independent") for n in found.notices] == [True]
 
 
 def test_groups_that_differ_only_in_case_are_refused(tmp_path: Path) -> None:

@@ -236,6 +236,9 @@ def test_bad_videos_are_listed_and_the_rest_is_predicted(trained: Trained, tmp_p
     assert listed["reason"].str.contains("0 bytes").sum() == 1
     assert "2 failed:" in prediction_text(result)
     assert "p-failures.csv" in prediction_text(result)
+    assert f"Predictions: {tmp_path / 'p.csv'}" in prediction_text(result)
+    none = predict(trained.run, [tmp_path / "empty.avi"], settings(tmp_path / "none.csv"))
+    assert prediction_text(none).endswith("\nNo clip was predicted.")
     shutil.copy(trained.videos / "clip03.mp4", tmp_path / "=bad.mp4")
     os.utime(tmp_path / "=bad.mp4", (1, 1))
     (tmp_path / "empty.avi").unlink()

@@ -140,6 +140,14 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, error: BaseException
     assert names(run) == ["model.keras"]
 
 
+def test_a_run_that_was_replaced_just_before_a_kill_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name in (".run.0123abcd.old", ".run2.0123abcd.old", ".run.notes.old"):
+        write_run(tmp_path / name, "mark")
+    with new_run_folder(tmp_path / "run", overwrite=False):
+        pass
+    assert names(tmp_path) == [".run.notes.old", ".run2.0123abcd.old", "run"]
+
+
 def test_another_request_begins_anew_and_cleans_up(tmp_path: Path) -> None:
     run = tmp_path / "run"
     stop(run, "fold0", seed=1)
