@@ -222,8 +222,9 @@ def test_restart_follows_chunks_only(shared_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_lung_clips_are_read_as_plain_decoding_does(shared_data: Path) -> None:
-    for path in sorted((shared_data / "lung_ultrasound" / "clips").glob("*/*")):
+def test_lung_clips_are_read_as_plain_decoding_does(shared_data: Path) -> None:
+    clips = sorted((shared_data / "lung_ultrasound" / "clips").glob("*/*"))
+    for path in clips[::3]:
         frames, _ = plainly_decoded(path)
         chunk, _ = read(Clip("v", path), recipe("uniform:5"))
         assert chunk.source_index.tolist() == middles(len(frames), 5), path

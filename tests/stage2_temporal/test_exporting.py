@@ -230,8 +230,10 @@ def converted(model: Any, path: Path) -> Function:
     return read_onnx(path)
 
 
-CASES = [(head, pooling, False) for head in HEADS for pooling in POOLINGS]
-CASES += [(head, pooling, True) for head in HEADS[:3] for pooling in POOLINGS]
+# A pooling sees states alone, so each head and each pooling need to be there once, not all pairs.
+CASES = [(head, "last", False) for head in HEADS]
+CASES += [("gru", pooling, False) for pooling in POOLINGS if pooling != "last"]
+CASES += [("gru", "last", True), ("lstm", "attention", True), ("tcn", "max", True)]
 FAST = {("gru", "last", False), ("tcn", "attention", False)}
 
 
