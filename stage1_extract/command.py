@@ -5,7 +5,6 @@ Both packages use it. A command is a dataclass whose fields, with their docstrin
 
 import dataclasses
 import difflib
-import json
 import os
 import select
 import shlex
@@ -19,6 +18,7 @@ from typing import Annotated, Any, TextIO, TypeVar
 import tyro
 
 from stage1_extract.help_examples import split_examples
+from stage1_extract.toml_text import as_toml
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
@@ -202,17 +202,6 @@ def _flag(path: Path, key: str, value: object, *, is_repeatable: bool) -> list[s
 
 def _is_text_or_number(value: object) -> bool:
     return isinstance(value, str | int | float) and not isinstance(value, bool)
-
-
-def as_toml(value: object) -> str:
-    """Return a value as TOML writes it, tables inline."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)} = {as_toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(as_toml, value))}]"
-    if isinstance(value, bool | str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return str(value)  # numbers, inf and nan too, and dates are written alike
 
 
 def _setting_names(kind: type[Any]) -> dict[str, bool]:

@@ -11,7 +11,7 @@ from stage1_extract.store import EmbeddingStore
 from stage2_temporal.augment import AugmentSettings, augment_sequence, choose_view
 from stage2_temporal.balance import Draw
 from stage2_temporal.mixup import mixup
-from stage2_temporal.model_inputs import PAD_MULTIPLE, padded_length
+from stage2_temporal.model_inputs import PAD_MULTIPLE, pad_sequences, padded_length
 
 keras = load_keras()
 _PyDataset: Any = keras.utils.PyDataset
@@ -256,17 +256,6 @@ def read_padded(store: EmbeddingStore, positions: Indices, num_steps: int) -> Ar
     for row, position, length in zip(embedding, positions.tolist(), lengths.tolist(), strict=True):
         store.read_into(position, row[:length])
     return {"embedding": embedding, "mask": np.arange(num_steps) < lengths[:, None]}
-
-
-def pad_sequences(sequences: list[NDArray[Any]], num_steps: int) -> Arrays:
-    """Stack sequences (T_i, D) into {"embedding": (B, T, D), "mask": (B, T) bool}, right-padded."""
-    shape = (len(sequences), num_steps, sequences[0].shape[1])
-    embedding = np.zeros(shape, sequences[0].dtype)
-    mask = np.zeros(shape[:2], np.bool_)
-    for i, sequence in enumerate(sequences):
-        embedding[i, : len(sequence)] = sequence
-        mask[i, : len(sequence)] = True
-    return {"embedding": embedding, "mask": mask}
 
 
 def batches_of_like_length(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stage1_extract.backbones import Embedder, WeightsError
+from stage1_extract.backbones import Embedder
 from stage1_extract.keras_setup import chosen_backend
 from stage1_extract.local import load_embedder
 from stage2_temporal.bundle import Bundle, Member, extract_settings
@@ -18,6 +18,7 @@ from stage2_temporal.export_settings import ExportSettings
 from stage2_temporal.joined_model import JoinedModel, computes_in, inference_copy
 from stage2_temporal.onnx_export import check_onnx, read_onnx, write_onnx
 from stage2_temporal.run_facts import RunFacts
+from stage2_temporal.run_folder import replace_folder
 from stage2_temporal.saved_model_export import read_saved_model, write_saved_model
 
 _FRAMES_AT_ONCE = 8
@@ -141,13 +142,7 @@ def _load_backbone(facts: RunFacts, weights: Path | None) -> Embedder:
             batch_size=_FRAMES_AT_ONCE,
         )
     )
-    expected = facts.store_settings["weights_sha256"]
-    if embedder.weights_sha256 != expected:
-        raise WeightsError(
-            f"the weights {stored.weights} of {stored.backbone} have the hash "
-            f"{embedder.weights_sha256[:12]}..., but {facts.folder} was trained on embeddings by "
-            f"{expected[:12]}...; name the file that the store was made with: --weights FILE"
-        )
+    facts.check_weights(embedder.weights_sha256, stored.weights)
     return embedder
 
 
@@ -192,10 +187,7 @@ def _new_path(path: Path, *, overwrite: bool) -> Iterator[Path]:
         yield partial
         _check_free(path, overwrite)
         if path.is_dir():
-            old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
-            path.rename(old)
-            partial.rename(path)
-            shutil.rmtree(old)
+            replace_folder(partial, path)
         else:
             partial.replace(path)
     finally:

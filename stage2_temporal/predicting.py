@@ -261,14 +261,7 @@ class Predictor:
         Raises:
             ValueError: Its weights are others, or another setting differs.
         """
-        wanted = self.facts.store_settings["weights_sha256"]
-        if found["weights_sha256"] != wanted:
-            raise ValueError(
-                f"the weights {self._extract_settings.weights} are not those that "
-                f"{self.facts.folder} was trained with: the hash of their values is "
-                f"{found['weights_sha256']}, expected {wanted}; name the right file with --weights"
-                " (for random weights, their --seed)"
-            )
+        self.facts.check_weights(found["weights_sha256"], self._extract_settings.weights)
         if difference := self.facts.difference(found):
             raise ValueError(
                 f"this machine would embed videos in another way than those that "

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stage1_extract.backbones import WeightsError
 from stage1_extract.store import EmbeddingStore, StoreError, describe_difference
 from stage2_temporal.file_hashes import FILE_HASHES, check_file_hashes
 from stage2_temporal.metrics import check_task
@@ -156,6 +157,24 @@ class RunFacts:
                 f"{store.path} was made with other settings than the store that {self.folder} was "
                 f"trained on (run against store): {difference}. Extract these videos with the "
                 "run's settings, or train on a store of these"
+            )
+
+    def check_weights(self, found: str, weights: str) -> None:
+        """Refuse a backbone with other weights than the store's.
+
+        Args:
+            found: Hash of the values that it has.
+            weights: How they were named.
+
+        Raises:
+            WeightsError: The hashes differ.
+        """
+        wanted = self.store_settings["weights_sha256"]
+        if found != wanted:
+            raise WeightsError(
+                f"the weights {weights} are not those that {self.folder} was trained with: the "
+                f"hash of their values is {found}, expected {wanted}; name the right file with "
+                "--weights (for random weights, their --seed)"
             )
 
     def difference(self, settings: Mapping[str, Any]) -> str:

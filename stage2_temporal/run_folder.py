@@ -138,12 +138,20 @@ def _is_run_folder(path: Path) -> bool:
 def _take_name(partial: Path, path: Path, *, overwrite: bool) -> None:
     check_free(path, overwrite=overwrite)
     if path.exists():
-        old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
-        path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old)
+        replace_folder(partial, path)
     else:
         partial.rename(path)
+
+
+def replace_folder(partial: Path, path: Path) -> None:
+    """Let a folder take the name of another, which is removed.
+
+    A kill in between may leave the other one beside it, as `.NAME.xxxxxxxx.old`.
+    """
+    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+    path.rename(old)
+    partial.rename(path)
+    shutil.rmtree(old)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stage1_extract.command import as_toml
+from stage1_extract.toml_text import as_toml
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.sweep_dimensions import Choices, Dimension, dimension_of, parse_text
 from stage2_temporal.sweep_names import STORE, check_name, kind_of

@@ -5,7 +5,7 @@ import math
 import tomllib
 from typing import Any
 
-from stage1_extract.command import as_toml
+from stage1_extract.toml_text import as_toml
 from stage2_temporal.sweep_names import SettingKind, kind_of
 
 _RANGE_KEYS = {"low", "high", "log", "step"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from stage1_extract.command import as_toml
+from stage1_extract.toml_text import as_toml
 from stage2_temporal.config import TrainSettings
 
 STORE = "store"

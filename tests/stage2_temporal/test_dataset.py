@@ -18,12 +18,9 @@ from stage1_extract.keras_setup import load_keras
 from stage1_extract.store import EmbeddingStore, StoreError
 from stage2_temporal.augment import AugmentSettings
 from stage2_temporal.balance import oversample
-from stage2_temporal.dataset import (
-    EmbeddingSequence,
-    batches_of_like_length,
-    pad_sequences,
-)
+from stage2_temporal.dataset import EmbeddingSequence, batches_of_like_length
 from stage2_temporal.inputs import stored_views
+from stage2_temporal.model_inputs import pad_sequences
 from stage2_temporal.prediction import prefetched
 from tests.stage2_temporal.synthetic import planted, write_store, write_views
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stage1_extract.keras_setup import load_keras
 from stage2_temporal import heads
 from stage2_temporal.config import HEADS, POOLINGS
-from stage2_temporal.dataset import pad_sequences
+from stage2_temporal.model_inputs import pad_sequences
 from stage2_temporal.models import (
     BuiltModel,
     LinearStart,
