@@ -2,7 +2,7 @@
 
 A store is a folder of immutable HDF5 shards, or one shard file. A shard is complete or it does not
 exist: it is written under a hidden temporary name, synced to disk, and renamed. The layout is
-described in data/README.md. This module needs the standard library, numpy and h5py alone, so that a
+described in data/README.md. Reading needs the standard library, numpy and h5py alone, so that a
 store can be read on a machine without a video decoder or Keras.
 """
 
@@ -24,6 +24,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.hdf5_attributes import read_attributes, write_attributes
+
 FORMAT = "embed-then-sequence store"
 FORMAT_VERSION = 1
 SHARD_SUFFIX = ".h5"
@@ -36,6 +38,7 @@ _OPENING_ATTEMPTS = 10
 _MAX_OPEN_FILES = 256
 _ID_COLUMNS = {"video_id": "S", "view": "u", "start": "i", "length": "i"}
 """Columns that opening reads, and numpy's kind of each."""
+_FRAME_COLUMNS = {"time_seconds": np.float64, "source_index": np.int64}
 
 
 class StoreError(ValueError):
@@ -74,6 +77,10 @@ class SequenceRecord:
     length: int
     checksum: str
     facts: SourceFacts
+
+
+_TOLD = ("settings", "software", "execution")
+"""Fields of `Provenance`, attributes of a shard, in JSON."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,9 +231,9 @@ def write_shard(
             )
             _write_blocks(embedding, embedding_blocks)
             for name, values in (("time_seconds", time_seconds), ("source_index", source_index)):
-                dtype = np.float64 if name == "time_seconds" else np.int64
                 blocks = [values] if isinstance(values, np.ndarray) else values
-                _write_blocks(frames.create_dataset(name, (num_frames,), dtype), blocks)
+                column = frames.create_dataset(name, (num_frames,), _FRAME_COLUMNS[name])
+                _write_blocks(column, blocks)
             _write_sequences(file.create_group("sequences"), records)
         sync(partial)
         partial.replace(path)
@@ -236,12 +243,15 @@ def write_shard(
 
 
 def _write_attributes(file: Any, provenance: Provenance) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["fingerprint"] = provenance.fingerprint
-    for name in ("settings", "software", "execution"):
-        file.attrs[name] = json.dumps(dict(getattr(provenance, name)), sort_keys=True)
-    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    told = {name: dict(getattr(provenance, name)) for name in _TOLD}
+    values: dict[str, str | int] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "fingerprint": provenance.fingerprint,
+        **{name: json.dumps(value, sort_keys=True) for name, value in told.items()},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_attributes(file, values)
 
 
 def _write_blocks(dataset: Any, blocks: Iterable[NDArray[Any]]) -> None:
@@ -573,7 +583,8 @@ class EmbeddingStore:
         rows = _BLOCK_BYTES // 8
         by_shard = itertools.groupby(positions, key=lambda i: int(self.shard_number[i]))
         for number, group in by_shard:
-            with self._shard_must_be_there(), h5py.File(self.shards[number].path, "r") as file:
+            path = self.shards[number].path
+            with self._shard_must_be_there(), _damage_named(path), h5py.File(path, "r") as file:
                 values = file["frames"][name]
                 for i in group:
                     start, end = int(self._start[i]), int(self._start[i] + self.lengths[i])
@@ -661,10 +672,11 @@ def _checked_shard(path: Path, file: Any) -> Shard:
     _check_embedding(path, embedding)
     _check_columns(path, file["sequences"], columns)
     _check_ranges(path, columns, len(embedding))
-    for name in ("time_seconds", "source_index"):
-        if file["frames"][name].shape != (len(embedding),):
-            raise _damaged(path, f"/frames/{name} has shape {file['frames'][name].shape}")
-    told = {name: json.loads(attributes[name]) for name in ("settings", "software", "execution")}
+    for name, dtype in _FRAME_COLUMNS.items():
+        values = file["frames"][name]
+        if values.shape != (len(embedding),) or values.dtype != dtype:
+            raise _damaged(path, f"/frames/{name} is {values.dtype} of shape {values.shape}")
+    told = {name: json.loads(attributes[name]) for name in _TOLD}
     return Shard(
         path=path,
         provenance=Provenance(**told),
@@ -677,7 +689,7 @@ def _checked_shard(path: Path, file: Any) -> Shard:
 
 
 def _checked_attributes(path: Path, file: Any) -> dict[str, Any]:
-    attributes = dict(file.attrs)
+    attributes = read_attributes(file)
     if attributes.get("format") != FORMAT:
         raise StoreError(
             f"{path} is an HDF5 file, but no shard: its `format` is {attributes.get('format')!r}, "

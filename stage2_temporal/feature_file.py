@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.hdf5_attributes import read_attributes, write_attributes
 from stage1_extract.store import PARTIAL_SUFFIX, sync
 
 FORMAT = "embed-then-sequence features"
@@ -107,7 +108,7 @@ def write_features(
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
         with h5py.File(partial, "w") as file:
-            _write_attributes(file, attributes)
+            write_attributes(file, _as_written(attributes))
             _write_columns(file, columns)
             ids = file.create_dataset("ids", (num_rows,), h5py.string_dtype("utf-8", id_bytes))
             features = file.create_dataset("features", (num_rows, len(columns)), np.float32)
@@ -119,12 +120,17 @@ def write_features(
         partial.unlink(missing_ok=True)
 
 
-def _write_attributes(file: Any, attributes: Mapping[str, Any]) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
-    file.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    for name, value in attributes.items():
-        file.attrs[name] = value if isinstance(value, str | int) else json.dumps(value)
+def _as_written(attributes: Mapping[str, Any]) -> dict[str, str | int]:
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    known: dict[str, str | int] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created": created,
+    }
+    return known | {
+        name: value if isinstance(value, str | int) else json.dumps(value)
+        for name, value in attributes.items()
+    }
 
 
 def _write_columns(file: Any, columns: Sequence[str]) -> None:
@@ -199,7 +205,7 @@ def _damaged(path: Path, what: str) -> FeatureError:
 
 
 def _checked(path: Path, file: Any, before: tuple[int, int, int]) -> FeatureLayout:
-    attributes = dict(file.attrs)
+    attributes = read_attributes(file)
     if attributes.get("format") != FORMAT:
         raise FeatureError(
             f"{path} is an HDF5 file, but holds no side features: its `format` is "

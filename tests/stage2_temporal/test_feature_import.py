@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stage1_extract.hdf5_attributes import read_attributes
 from stage2_temporal import feature_file, feature_source
 from stage2_temporal.feature_import import FeatureImport, import_features
 from stage2_temporal.feature_settings import FeatureImportSettings
@@ -140,7 +141,7 @@ def test_file_says_where_it_came_from(tmp_path: Path) -> None:
     path = write(tmp_path, ROWS)
     result = run(path)
     with h5py.File(result.path) as file:
-        attributes = dict(file.attrs)
+        attributes = read_attributes(file)
         assert file["features"].shape == (3, 5)
     assert attributes["format"] == "embed-then-sequence features"
     assert attributes["format_version"] == 1
