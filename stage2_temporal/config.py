@@ -156,6 +156,9 @@ class TrainSettings:
     """Threads that prepare batches; the batches are the same whatever their number."""
     resident: bool = False
     """Keep all embeddings of the run on the device (a GPU with room for them)."""
+    devices: str | None = None
+    """GPUs that share every batch, e.g. 0,1 (with tensorflow or jax); default: the one that Keras
+    takes."""
     backend: str | None = None
     """Keras backend: tensorflow, jax or torch; default: KERAS_BACKEND, or tensorflow."""
     strips: bool = True
@@ -183,6 +186,8 @@ class TrainSettings:
         if self.head == "transformer" and self.bidirectional:
             raise ValueError("a transformer always reads both ways; leave --bidirectional out")
         self._check_numbers()
+        if self.devices is not None:
+            self._check_devices(self.devices)
         self._check_validation()
 
     def _check_targets(self) -> None:
@@ -219,6 +224,22 @@ class TrainSettings:
         if self.threshold != "validation" and not 0 < float(self.threshold) < 1:
             raise ValueError(f"threshold is {self.threshold}; expected 0 to 1, or validation")
 
+    def _check_devices(self, devices: str) -> None:
+        names = devices.split(",")
+        gpus = all(name.isdecimal() for name in names) and len(set(names)) == len(names)
+        if len(names) < 2 or not (gpus or set(names) == {"cpu"}):
+            raise ValueError(
+                f"devices is {devices!r}; expected two GPUs or more, each once, e.g. 0,1; to train "
+                "on one, leave it out (CUDA_VISIBLE_DEVICES chooses which)"
+            )
+        if rest := self.batch_size % len(names):
+            below = self.batch_size - rest
+            near = f"{below} or {below + len(names)}" if below else f"{len(names)}"
+            raise ValueError(
+                f"batch_size is {self.batch_size}, which {len(names)} devices cannot share "
+                f"evenly; the nearest that they can: {near}"
+            )
+
     def _check_validation(self) -> None:
         if self.folds is not None and self.folds < 2:
             raise ValueError(f"folds is {self.folds}; expected 2 or more")
@@ -240,6 +261,11 @@ class TrainSettings:
                     f"{name} was given with --validation {self.validation}; it belongs to "
                     f"--validation {needed}"
                 )
+
+    @property
+    def num_devices(self) -> int:
+        """On how many devices a model is trained."""
+        return 1 if self.devices is None else len(self.devices.split(","))
 
     @property
     def num_folds(self) -> int:

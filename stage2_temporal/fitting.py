@@ -16,6 +16,7 @@ from stage2_temporal.baseline import LinearModel
 from stage2_temporal.checkpoint import FitState, load_checkpoint
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.dataset import EmbeddingSequence
+from stage2_temporal.devices import Devices, devices_of
 from stage2_temporal.epoch_loop import train_epochs
 from stage2_temporal.epochs import EpochKeeper, Validation
 from stage2_temporal.gain import gain_confidence
@@ -113,11 +114,15 @@ class Trainer:
     Args:
         settings: Head, optimizer, epochs.
         reuse: Compiled models and initial weights of trainings before, of other settings too.
+
+    Raises:
+        ValueError: There are not the devices that the settings ask for.
     """
 
     def __init__(self, settings: TrainSettings, reuse: Reuse | None = None) -> None:
         self._settings = settings
         self._reuse = Reuse.within_run() if reuse is None else reuse
+        self._devices = devices_of(settings.devices)
 
     def fit(
         self,
@@ -158,7 +163,7 @@ class Trainer:
             logs=logs,
         )
         first_weights = built.model.get_weights()
-        with contextlib.closing(keeper):
+        with contextlib.closing(keeper), self._devices.training():
             if checkpoint is not None and checkpoint.exists():
                 keeper.resume(*load_checkpoint(checkpoint))
             else:
@@ -197,9 +202,13 @@ class Trainer:
             self._reuse,
             graph_key(self._settings, batches, outputs_of(batches)),
             start_key(seed, batches, linear),
-            build=lambda: _build(batches, linear, self._settings),
-            compiled=lambda built: _compiled(built, batches, self._settings),
+            build=lambda: self._built(batches, linear),
+            compiled=lambda built: _compiled(built, batches, self._settings, self._devices),
         )
+
+    def _built(self, batches: TrainingBatches, linear: Sequence[LinearModel] | None) -> BuiltModel:
+        with self._devices.building():
+            return _build(batches, linear, self._settings)
 
 
 def _seed(seed: int) -> None:
@@ -279,11 +288,15 @@ def _build(
 
 
 def _compiled(
-    built: BuiltModel, batches: TrainingBatches, settings: TrainSettings
+    built: BuiltModel, batches: TrainingBatches, settings: TrainSettings, devices: Devices
 ) -> CompiledModel:
-    if batches.resident is not None:
-        built = dataclasses.replace(built, trainee=batches.resident.trainee(built.trainee))
-    compile_model(built.trainee, outputs_of(batches), settings)
+    with devices.building():
+        trainee = built.trainee
+        if batches.resident is not None:
+            trainee = batches.resident.trainee(trainee)
+        trainee = devices.trainee(trainee)
+        compile_model(trainee, outputs_of(batches), settings)
+    built = devices.predicting(dataclasses.replace(built, trainee=trainee))
     return CompiledModel.of(built, batches.resident)
 
 

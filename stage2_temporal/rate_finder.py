@@ -51,7 +51,8 @@ def find_learning_rate(
     Args:
         store: A store or its path.
         manifest: A manifest or its path.
-        settings: Of the training that the rate is for.
+        settings: Of the training that the rate is for; one device will do here, for on several the
+            batch is the same.
         num_steps: At most so many batches.
 
     Raises:
@@ -59,6 +60,7 @@ def find_learning_rate(
     """
     if num_steps < 2:
         raise ValueError(f"num_steps is {num_steps}; expected 2 or more")
+    settings = dataclasses.replace(settings, devices=None)
     data = load_data(store, manifest, settings)
     load_keras(settings.backend)
     from stage2_temporal.fitting import Trainer

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -23,15 +24,25 @@ def request_of(data: TrainingData, inputs: ClipInputs, settings: TrainSettings) 
 
     Two equal requests have equal results, so an unfinished run of one goes on for the other.
     """
-    asked = dataclasses.asdict(settings)
     software = {"package": version("embed-then-sequence"), **software_versions()}
     return {
-        "settings": {name: asked[name] for name in asked if name not in CHANGES_NOTHING},
+        "settings": settings_that_count(settings),
         "store": store_content(data.store),
         "manifest": data.manifest.sha256,
         "features": None if inputs.features is None else inputs.features.table.identity,
         "software": {name: software[name] for name in software if name not in _OTHER_SOFTWARE},
     }
+
+
+def settings_that_count(
+    settings: TrainSettings, *, without: Sequence[str] = CHANGES_NOTHING
+) -> dict[str, Any]:
+    """Return the settings that numbers depend on.
+
+    Of the devices it is their number: sums of several parts are rounded in another way.
+    """
+    asked = {**dataclasses.asdict(settings), "devices": settings.num_devices}
+    return {name: asked[name] for name in asked if name not in without}
 
 
 def store_content(store: EmbeddingStore) -> list[str]:

@@ -27,7 +27,8 @@ _REASONS = {
     **dict.fromkeys(("test_fraction", "validation_fraction"), _WHO),
     **dict.fromkeys(("threshold", "resamples", "duplicate_cosine"), _HOW_SCORED),
     **dict.fromkeys(("seed", "repeats"), _EQUAL),
-    **dict.fromkeys(("workers", "resident", "tensorboard", "overwrite", "strips"), _NO_EFFECT),
+    **dict.fromkeys(("workers", "resident", "devices", "tensorboard"), _NO_EFFECT),
+    **dict.fromkeys(("overwrite", "strips"), _NO_EFFECT),
     "backend": "a process has one Keras backend",
     STORE: "stores compete by --other-store",
     **dict.fromkeys(

@@ -12,7 +12,7 @@ import pandas as pd
 
 from stage1_extract.keras_setup import chosen_backend
 from stage2_temporal.features import FeatureTable
-from stage2_temporal.request import CHANGES_NOTHING, store_content
+from stage2_temporal.request import CHANGES_NOTHING, settings_that_count, store_content
 from stage2_temporal.search_space import SearchSpace
 from stage2_temporal.sweep_data import SweepData
 from stage2_temporal.sweep_settings import SweepSettings
@@ -30,11 +30,11 @@ def request_of_sweep(
     A sweep goes on in its folder as long as this stays the same.
     """
     first = data.development[data.stores[0]]
-    base = dataclasses.asdict(settings.base)
+    base = settings_that_count(settings.base, without=_NOT_OF_TRIALS)
     tables = {base.pop("feature_table")} - {None}
     tables |= {Path(p) for p in space.shown.get("feature_table", ()) if p}
     return {
-        "settings": {name: base[name] for name in base if name not in _NOT_OF_TRIALS},
+        "settings": base,
         "search": space.shown,
         "sampler": settings.sampler,
         "pruner": settings.pruner,

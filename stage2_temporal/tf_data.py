@@ -1,4 +1,4 @@
-"""The batches of an EmbeddingSequence as a `tf.data.Dataset`: the one module with TensorFlow."""
+"""The batches of an EmbeddingSequence as a `tf.data.Dataset`."""
 
 import copy
 from collections.abc import Iterator

@@ -21,6 +21,7 @@ keras = load_keras()
 GRAPH_SETTINGS = (
     *("head", "units", "layers", "bidirectional", "pooling", "skip", "projection", "layer_norm"),
     *("input_dropout", "dropout", "weight_decay", "clip_norm", "precision", "loss_weight"),
+    "devices",
 )
 """Settings on which a compiled model depends; in others it may be used again."""
 

@@ -19,19 +19,22 @@ import numpy as np
 from stage1_extract.store import EmbeddingStore
 from tests.benchmarks.results import record
 from tests.benchmarks.synthetic_store import write_synthetic_store
+from tests.stage2_temporal.device_trainings import divide_cpu
 
 NUM_SEQUENCES, NUM_STEPS, DIM, UNITS, BATCH = 640, 64, 1280, 128, 32
 ROUNDS, EPOCHS = 5, 3
 WAYS = ("pytorch", "tensorflow memory", "tensorflow store", "jax memory", "jax store")
+DIVIDED = ("tensorflow divided", "jax divided")
+"""From the store, on two parts of the CPU: what it costs to divide batches, without any gain."""
 
 
 def main() -> None:
     """Measure every way in processes of its own, in turn, and print and append the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dry", action="store_true", help="do not append to RESULTS.md")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS + DIVIDED, help=argparse.SUPPRESS)
     parser.add_argument("--store", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS + DIVIDED)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     if arguments.way:
@@ -90,6 +93,8 @@ def in_own_process(way: str, store: Path) -> float:
 
 def sequences_per_second(way: str, store: Path) -> float:
     """Train for one epoch, then measure the next ones."""
+    if way in DIVIDED:
+        divide_cpu(way.split()[0], 2)
     epoch = pytorch_epoch(store) if way == "pytorch" else keras_epoch(store, way.split()[1])
     epoch()
     start = time.perf_counter()
@@ -102,6 +107,7 @@ def keras_epoch(path: Path, source: str) -> Callable[[], None]:
     """Return a function that trains for an epoch, as `train` does."""
     from stage2_temporal.config import TrainSettings
     from stage2_temporal.dataset import EmbeddingSequence
+    from stage2_temporal.devices import devices_of
     from stage2_temporal.epoch_loop import train_epochs
     from stage2_temporal.epochs import EpochKeeper, Validation
     from stage2_temporal.fitting import compile_model
@@ -121,14 +127,18 @@ def keras_epoch(path: Path, source: str) -> Callable[[], None]:
     )
     statistics_ = FeatureStatistics(np.zeros(DIM), np.ones(DIM))
     outputs = [Output("target_0", "binary", 1)]
-    model = build_model(settings, statistics_, outputs, dtype="float16").model
-    compile_model(model, outputs, settings)
+    devices = devices_of("cpu,cpu" if source == "divided" else None)
+    with devices.building():
+        model = build_model(settings, statistics_, outputs, dtype="float16").model
+        model = devices.trainee(model)
+        compile_model(model, outputs, settings)
     labels = {"target_0": (np.arange(NUM_SEQUENCES) % 2).astype(np.float32)[:, None]}
-    if source == "store":
+    if source != "memory":
         batches = EmbeddingSequence(
             store,
             np.arange(NUM_SEQUENCES),
             labels,
+            weights={"target_0": np.ones(NUM_SEQUENCES, np.float32)},
             batch_size=BATCH,
             seed=0,
             workers=settings.workers,
@@ -140,7 +150,8 @@ def keras_epoch(path: Path, source: str) -> Callable[[], None]:
 
         def epoch() -> None:
             first = next(epochs)
-            train_epochs(model, batches, keeper, first=first, last=first + 1)
+            with devices.training():
+                train_epochs(model, batches, keeper, first=first, last=first + 1)
 
         return epoch
     inputs = {

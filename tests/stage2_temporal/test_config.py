@@ -29,6 +29,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"fold_column": "f"}, "belongs to --validation kfold"),
     ({"feature": "age"}, "without a feature_table"),
     ({"head": "transformer", "bidirectional": True}, "reads both ways"),
+    ({"devices": "0"}, "expected two GPUs or more"),
+    ({"devices": "0,0"}, "expected two GPUs or more"),
+    ({"devices": "0,cpu"}, "expected two GPUs or more"),
+    ({"devices": "0,1,2"}, r"batch_size is 32, which 3 devices .* can: 30 or 33"),
+    ({"devices": "0,1,2", "batch_size": 2}, "that they can: 3$"),
     ({"resident": True, "augmentation": AugmentSettings(noise=0.1)}, "--resident"),
 ]
 

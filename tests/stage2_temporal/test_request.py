@@ -53,6 +53,15 @@ def test_what_else_is_loaded_changes_nothing(
     assert request(data) == without
 
 
+def test_it_counts_on_how_many_devices_and_not_on_which(data: Path) -> None:
+    found = [
+        request(data, dataclasses.replace(SETTINGS, devices=devices))
+        for devices in ("0,1", "2,3", "0,1,2,3", None)
+    ]
+    assert found[0] == found[1]
+    assert found[0] not in found[2:]
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 7}, {"head": "lstm"}, {"resamples": 9}])
 def test_other_settings_are_another_request(data: Path, change: dict[str, Any]) -> None:
     assert request(data, dataclasses.replace(SETTINGS, **change)) != request(data)

@@ -115,7 +115,7 @@ def test_every_other_setting_may_be_searched() -> None:
         *("blank_target", "validation", "split_column", "fold_column", "folds", "fold_repeats"),
         *("inner_folds", "test_fraction", "validation_fraction", "duplicate_cosine", "threshold"),
         *("resamples", "seed", "workers", "backend", "tensorboard", "overwrite", "repeats"),
-        *("resident", "augmentation", "strips"),
+        *("resident", "devices", "augmentation", "strips"),
     }
     own = {field.name for field in dataclasses.fields(TrainSettings)}
     nested = {field.name for field in dataclasses.fields(AugmentSettings)}
