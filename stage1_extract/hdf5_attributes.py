@@ -10,12 +10,14 @@ from typing import Any
 
 import h5py
 
+_MOST_BYTES = 60_000
+
 
 def write_attributes(file: Any, values: Mapping[str, str | int]) -> None:
-    """Write texts, as UTF-8 of fixed length, and whole numbers; HDF5 takes 64 kB in all."""
+    """Write texts, as UTF-8 of fixed length where HDF5 can (64 kB), and whole numbers."""
     for name, value in values.items():
-        if isinstance(value, str):
-            content = value.encode()
+        content = value.encode() if isinstance(value, str) else None
+        if content is not None and len(content) <= _MOST_BYTES:
             dtype = h5py.string_dtype("utf-8", max(1, len(content)))
             file.attrs.create(name, content, dtype=dtype)
         else:

@@ -80,17 +80,7 @@ def _rounded(value: float) -> str:
 
 def seconds_shown(store: EmbeddingStore, positions: NDArray[np.intp]) -> Floats:
     """Return (N,) the time from the first to the last frame of sequences; NaN where unknown."""
-    order = np.argsort(store.shard_number[positions], kind="stable")  # each file is opened once
-    first = np.full(len(positions), np.nan)
-    last = first.copy()
-    row_of = dict(zip(positions[order].tolist(), order.tolist(), strict=True))
-    begun = set()
-    for position, times in store.frame_blocks("time_seconds", positions[order].tolist()):
-        row = row_of[position]
-        if row not in begun:
-            begun.add(row)
-            first[row] = times[0]
-        last[row] = times[-1]
+    first, last = store.time_spans(positions).T
     seconds: Floats = last - first
     return seconds
 

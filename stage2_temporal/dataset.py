@@ -43,6 +43,11 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
     `positions`, and nothing is augmented. Call `fit` with shuffle=False: by default Keras shuffles
     the batches again, by Python's global generator.
 
+    Of several processes that train together, each gives the same arguments and its own
+    `process_index`. They then see disjoint parts of one order, that of batches of `num_processes`
+    times `batch_size`, in as many batches each and of equal T. If the clips of an epoch cannot be
+    divided evenly, up to `num_processes` - 1 are given again, with weight 0.
+
     Args:
         store: The embeddings.
         positions: (N,) sequences in the store, or (N, V) views of each clip, of which an epoch
@@ -60,6 +65,8 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         full_batches: Whether to fill the last batch up to B with rows without any frame, of weight
             0, so that no other shape is compiled for it.
         workers: Threads that prepare batches ahead.
+        process_index: Which of the processes this is, from 0 on.
+        num_processes: How many share the clips.
     """
 
     def __init__(
@@ -78,6 +85,8 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         spread: NDArray[np.float64] | None = None,
         full_batches: bool = False,
         workers: int = 1,
+        process_index: int = 0,
+        num_processes: int = 1,
     ) -> None:
         super().__init__(workers=workers, use_multiprocessing=False)
         _check_lengths(positions, targets, weights, extras)
@@ -93,16 +102,23 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         self.augmentation = AugmentSettings() if augmentation is None else augmentation
         self.spread = spread
         self.full_batches = full_batches
+        self.process_index, self.num_processes = process_index, num_processes
         self.epoch = 0
-        if full_batches and targets is not None and weights is None:
-            raise ValueError("full_batches needs weights, lest empty rows count: give them, too")
+        if not 0 <= process_index < num_processes:
+            raise ValueError(
+                f"process_index is {process_index} of {num_processes} processes; expected 0 to "
+                "num_processes - 1"
+            )
+        for name, given in (("full_batches", full_batches), ("num_processes", num_processes > 1)):
+            if given and targets is not None and weights is None:
+                raise ValueError(f"{name} needs weights, lest empty rows count: give them, too")
         by_name = isinstance(targets, Mapping) and isinstance(weights, Mapping)
         if self.augmentation.mixup and seed is not None and not by_name:
             raise ValueError("mixup needs targets and weights, both by name of the model's outputs")
         self._views = positions if positions.ndim == 2 else positions[:, None]
         self._lengths = np.where(self._views < 0, 0, store.lengths[self._views]).max(axis=1)
         self._num_steps = padded_length(self._lengths)
-        self._plan = self._planned_batches()
+        self._plan_epoch()
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -114,12 +130,14 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         return filled_up(batch, missing) if self.full_batches and missing else batch
 
     def _batch(self, index: int) -> Batch:
-        clips = self._plan[index]
+        clips = self._clips_of(index)
         num_steps = self._steps_of_batch(index)
         if self.seed is None:
             positions = self._views[clips, 0]
-            return self._with_labels(clips, self._read(positions, num_steps))
-        rng = np.random.default_rng([self.seed, self.epoch, _AUGMENT, index])
+            return self._with_labels(index, self._read(positions, num_steps))
+        # Another number in each process; without several it is the batch's own.
+        number = index * self.num_processes + self.process_index
+        rng = np.random.default_rng([self.seed, self.epoch, _AUGMENT, number])
         positions = self._views[clips, 0]
         if self._views.shape[1] > 1:
             positions = np.array([_choose(self._views[clip], rng) for clip in clips])
@@ -127,8 +145,8 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         if self.augmentation.any_sequence:
             inputs = self._augmented(inputs, rng)
         if not self.augmentation.mixup:
-            return self._with_labels(clips, inputs)
-        inputs, targets, weights = self._with_labels(clips, inputs)
+            return self._with_labels(index, inputs)
+        inputs, targets, weights = self._with_labels(index, inputs)
         return mixup(inputs, targets, weights, rng, alpha=self.augmentation.mixup)
 
     def on_epoch_end(self) -> None:
@@ -138,12 +156,21 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
     def start_epoch(self, epoch: int) -> None:
         """Plan an epoch; a training that goes on after a crash starts with a later one."""
         self.epoch = epoch
-        self._plan = self._planned_batches()
+        self._plan_epoch()
 
     @property
     def plan(self) -> list[Indices]:
         """This epoch's batches as indices into `positions`."""
-        return list(self._plan)
+        return [self._clips_of(index) for index in range(len(self))]
+
+    @property
+    def counted(self) -> list[NDArray[np.bool_]]:
+        """For each batch of `plan`, False for clips that only fill up a process' part."""
+        return [rows < len(self.positions) for rows in self._plan]
+
+    def _clips_of(self, index: int) -> Indices:
+        clips: Indices = self._plan[index] % len(self.positions)
+        return clips
 
     def as_tf_dataset(self, *, prefetch: int = 4) -> Any:
         """Return the same batches as a `tf.data.Dataset`; each pass over it is the next epoch.
@@ -172,7 +199,8 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
     def _read(self, positions: Indices, num_steps: int) -> Arrays:
         return read_padded(self.store, positions, num_steps)
 
-    def _with_labels(self, clips: Indices, inputs: Arrays) -> Batch:
+    def _with_labels(self, index: int, inputs: Arrays) -> Batch:
+        clips = self._clips_of(index)
         if self.features is not None:
             inputs["features"] = self.features(clips)
         inputs |= {name: values[clips] for name, values in self.extras.items()}
@@ -180,7 +208,11 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
             return (inputs,)
         if self.weights is None:
             return inputs, _rows(self.targets, clips)
-        return inputs, _rows(self.targets, clips), _rows(self.weights, clips)
+        weights = _rows(self.weights, clips)
+        if self.num_processes > 1:
+            counted = self._plan[index] < len(self.positions)
+            weights = _weighed(weights, counted)
+        return inputs, _rows(self.targets, clips), weights
 
     def _steps_of_batch(self, index: int) -> int:
         """Return T of a batch; that of the second differs from the first's if any clip's does.
@@ -188,17 +220,30 @@ class EmbeddingSequence(_PyDataset):  # type: ignore[misc]
         Keras on TensorFlow takes the shape of all batches, of all epochs, from the first two: were
         these alike, it would refuse the first batch of another length.
         """
-        num_steps = int(self._num_steps[self._plan[index]].max())
+        num_steps = self._steps[index]
         if index == 1 and np.ptp(self._num_steps) and num_steps == self._steps_of_batch(0):
             return num_steps + PAD_MULTIPLE
         return num_steps
 
-    def _planned_batches(self) -> list[Indices]:
+    def _plan_epoch(self) -> None:
+        """Plan the batches of all processes together, and take this one's rows of each."""
+        together = self.batch_size * self.num_processes
         if self.seed is None:
-            return _chop(np.arange(len(self.positions)), self.batch_size)
-        rng = np.random.default_rng([self.seed, self.epoch])
-        clips = self.draw(rng) if self.draw else np.arange(len(self.positions))
-        return batches_of_like_length(rng.permutation(clips), self._lengths, self.batch_size, rng)
+            batches = _chop(self._divisible(np.arange(len(self.positions))), together)
+        else:
+            rng = np.random.default_rng([self.seed, self.epoch])
+            clips = self.draw(rng) if self.draw else np.arange(len(self.positions))
+            clips = self._divisible(rng.permutation(clips))
+            lengths = self._lengths if self.num_processes == 1 else np.tile(self._lengths, 2)
+            batches = batches_of_like_length(clips, lengths, together, rng)
+        count = len(self.positions)
+        self._steps = [int(self._num_steps[batch % count].max()) for batch in batches]
+        self._plan = [batch[self.process_index :: self.num_processes] for batch in batches]
+
+    def _divisible(self, clips: Indices) -> Indices:
+        """Append the first clips again, as numbers from N on, until all processes have as many."""
+        missing = -len(clips) % self.num_processes
+        return np.concatenate([clips, np.resize(clips, missing) + len(self.positions)])
 
 
 def _choose(views: Indices, rng: np.random.Generator) -> int:
@@ -211,6 +256,12 @@ def _rows(labels: Labels, clips: Indices) -> Any:
     if isinstance(labels, Mapping):
         return {name: values[clips] for name, values in labels.items()}
     return labels[clips]
+
+
+def _weighed(weights: Any, factor: NDArray[Any]) -> Any:
+    if isinstance(weights, Mapping):
+        return {name: _weighed(values, factor) for name, values in weights.items()}
+    return weights * factor.reshape(-1, *(1,) * (weights.ndim - 1)).astype(weights.dtype)
 
 
 def _check_lengths(

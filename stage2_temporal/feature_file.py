@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract.hdf5_attributes import read_attributes, write_attributes
+from stage1_extract.hdf5_files import new_hdf5_file
 from stage1_extract.store import PARTIAL_SUFFIX, sync
 
 FORMAT = "embed-then-sequence features"
@@ -107,7 +108,10 @@ def write_features(
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     try:
-        with h5py.File(partial, "w") as file:
+        num_bytes = num_rows * (id_bytes + 4 * len(columns)) + 4 * len(columns) * max(
+            map(len, columns)
+        )
+        with new_hdf5_file(partial, num_bytes) as file:
             write_attributes(file, _as_written(attributes))
             _write_columns(file, columns)
             ids = file.create_dataset("ids", (num_rows,), h5py.string_dtype("utf-8", id_bytes))

@@ -83,11 +83,10 @@ def check_no_leakage(
 
 def _codes(key: NDArray[Any]) -> tuple[Indices, NDArray[Any]]:
     """Return (N,) numbers of the values of a key, -1 for blank ones, and the values."""
-    values = np.asarray(key).astype(object)
-    blank = np.array([isinstance(value, str) and not value.strip() for value in values], dtype=bool)
-    values[blank] = None
-    codes, uniques = pd.factorize(values)
-    return codes.astype(np.intp), np.asarray(uniques)
+    codes, uniques = pd.factorize(np.asarray(key).astype(object))
+    kept = np.array([not isinstance(u, str) or bool(u.strip()) for u in uniques], dtype=bool)
+    renumbered = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last for None and NaN
+    return renumbered[codes].astype(np.intp), np.asarray(uniques)[kept]
 
 
 def _leaks(

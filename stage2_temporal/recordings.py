@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stage1_extract.equal_content import SOURCE_COLUMNS
 from stage1_extract.store import EmbeddingStore
 from stage2_temporal.leakage import LeakageError
 from stage2_temporal.splits import Split
@@ -35,9 +37,9 @@ class Recordings:
     @classmethod
     def of(cls, clips: LabelledClips, store: EmbeddingStore) -> "Recordings":
         """Read the parts from the store."""
-        sources = store.column("source_hash")[clips.positions]
-        start = np.nan_to_num(store.column("clip_start_seconds")[clips.positions], nan=-np.inf)
-        end = np.nan_to_num(store.column("clip_end_seconds")[clips.positions], nan=np.inf)
+        columns = store.columns(SOURCE_COLUMNS)
+        sources, start, end = (columns[name][clips.positions] for name in SOURCE_COLUMNS)
+        start, end = np.nan_to_num(start, nan=-np.inf), np.nan_to_num(end, nan=np.inf)
         number = pd.factorize(sources)[0].astype(np.intp)
         return cls(sources, start, end, np.argsort(start, kind="stable"), number)
 
@@ -67,6 +69,13 @@ class Recordings:
             return []
         return [f"{len(shared)} source files have clips on two sides or folds: scores may leak"]
 
+    @cached_property
+    def _by_file(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The clips file by file, by their starts, and where those of each file begin."""
+        order = self.by_start[np.argsort(self.number[self.by_start], kind="stable")]
+        count = self.number.max(initial=-1) + 2
+        return order, np.searchsorted(self.number[order], np.arange(count))
+
     def _torn(self, side: NDArray[np.str_]) -> list[int]:
         """Return the files with clips on two sides."""
         on_side = np.zeros((self.number.max(initial=-1) + 1, len(Split.names)), dtype=bool)
@@ -76,7 +85,8 @@ class Recordings:
 
     def _check_overlap(self, name: str, number: int, side: NDArray[np.str_], clip_ids: Any) -> None:
         last: dict[str, int] = {}  # of each side, the part so far that ends last
-        for clip in self.by_start[self.number[self.by_start] == number].tolist():
+        order, first = self._by_file
+        for clip in order[first[number] : first[number + 1]].tolist():
             for other, before in last.items():
                 if other != side[clip] and self.start[clip] < self.end[before]:
                     raise LeakageError(

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from stage1_extract.compact import CompactResult, compact_store
-from stage1_extract.store import EmbeddingStore, StoreError, shard_paths
+from stage1_extract.store import EmbeddingStore, Shard, StoreError, shard_paths
 from tests.conftest import ShardFactory
 
 ROW_BYTES = 10  # five float16 values
@@ -242,14 +242,14 @@ def test_shards_added_meanwhile_stay(
     folder: Path, make_shard: ShardFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = contents(folder)
-    blocks = EmbeddingStore.embedding_blocks
+    blocks = Shard.embedding_blocks
 
-    def add_and_read(store: EmbeddingStore, i: int) -> Any:
+    def add_and_read(shard: Shard, ranges: Any) -> Any:
         if not (folder / "late.h5").exists():
             make_shard(folder / "late.h5", {("late", 0): frames(3), ("v0", 0): frames(30)})
-        return blocks(store, i)
+        return blocks(shard, ranges)
 
-    monkeypatch.setattr(EmbeddingStore, "embedding_blocks", add_and_read)
+    monkeypatch.setattr(Shard, "embedding_blocks", add_and_read)
     assert compact_store(folder).num_shards_after == 1
     assert "late.h5" in {path.name for path in shard_paths(folder)}
     assert set(contents(folder)) == {*expected, ("late", 0)}

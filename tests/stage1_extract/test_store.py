@@ -18,9 +18,15 @@ import h5py
 import numpy as np
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stage1_extract import shard_set, shard_writing
 from stage1_extract import store as store_module
+from stage1_extract.shard_format import BLOCK_BYTES
+from stage1_extract.shard_reading import decode, pieces
 from stage1_extract.store import (
     EmbeddingStore,
     Provenance,
@@ -457,10 +463,8 @@ def test_opening_goes_on_when_a_listed_shard_was_replaced(
     shard: Path, make_shard: ShardFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listings = iter([[shard.with_name("gone.h5")] * 2] * 2)
-    listed = store_module.shard_paths
-    monkeypatch.setattr(
-        store_module, "shard_paths", lambda path: next(listings, None) or listed(path)
-    )
+    listed = shard_paths
+    monkeypatch.setattr(shard_set, "shard_paths", lambda path: next(listings, None) or listed(path))
     assert EmbeddingStore(shard.parent).num_sequences == 3
 
 
@@ -647,7 +651,7 @@ def test_exception_while_writing_leaves_nothing(
     def fail(path: Path) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(store_module, "sync", fail)
+    monkeypatch.setattr(shard_writing, "sync", fail)
     with pytest.raises(OSError, match="Input/output"):
         make_shard(tmp_path / "s.h5", {("a", 0): embedding(2)})
     assert not list(tmp_path.iterdir())
@@ -706,3 +710,56 @@ def test_provenance_is_readable_without_this_program(shard: Path) -> None:
     store = EmbeddingStore(shard)
     assert settings == store.settings == {"backbone": "MobileNet"}
     assert store.fingerprint == fingerprint(settings)
+
+
+# texts and ids
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=5)))
+def test_texts_are_decoded_as_numpy_does(texts: list[str]) -> None:
+    values = np.array([text.encode() for text in [*texts, ""]], "S24")
+    assert decode(values).tolist() == [*texts, ""]
+    assert decode(values[::2]).tolist() == [*texts, ""][::2]
+
+
+@hypothesis_settings(deadline=None, max_examples=20)
+@given(st.sets(st.text("az\x7f\x80éß漢\uffff😀", min_size=1, max_size=3), min_size=1, max_size=9))
+def test_ids_of_any_script_are_sorted_and_found(
+    tmp_path_factory: pytest.TempPathFactory, make_shard: ShardFactory, ids: set[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    for number, part in enumerate((sorted(ids)[::2], sorted(ids, reverse=True)[::3])):
+        if part:
+            make_shard(folder / f"{number}.h5", {(name, 0): embedding(1) for name in part})
+    store = EmbeddingStore(folder)
+    held = {*sorted(ids)[::2], *sorted(ids, reverse=True)[::3]}
+    assert store.video_ids.tolist() == sorted(held)
+    assert [store.find(name) for name in sorted(held)] == list(range(len(held)))
+
+
+def test_several_columns_are_those_read_one_by_one(shard: Path) -> None:
+    store = EmbeddingStore(shard)
+    columns = store.columns(["checksum", "source_fps", "source_path"])
+    assert {name: values.tolist() for name, values in columns.items()} == {
+        name: store.column(name).tolist() for name in columns
+    }
+
+
+def test_time_spans_are_the_first_and_last_times(tmp_path: Path, make_shard: ShardFactory) -> None:
+    make_shard(tmp_path / "a.h5", {("c", 0): embedding(4), ("a", 0): embedding(1)})
+    make_shard(tmp_path / "b.h5", {("b", 0): embedding(7), ("c", 1): embedding(2)})
+    store = EmbeddingStore(tmp_path)
+    for positions in ([3, 0, 1, 2], [1], [2, 2], []):
+        expected = [store.frame_times(i)[[0, -1]].tolist() for i in positions]
+        assert store.time_spans(np.array(positions, np.intp)).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), max_size=12), st.integers(1, 9))
+def test_pieces_are_the_ranges_row_by_row(ranges: list[tuple[int, int]], rows: int) -> None:
+    wanted = [(start, start + length) for start, length in ranges]
+    row_bytes = BLOCK_BYTES // rows
+    found = list(pieces(wanted, row_bytes))
+    assert all(0 < end - start <= BLOCK_BYTES // row_bytes for start, end in found)
+    assert [row for start, end in found for row in range(start, end)] == [
+        row for start, end in wanted for row in range(start, end)
+    ]

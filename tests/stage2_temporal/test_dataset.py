@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -525,3 +526,107 @@ def test_clips_of_one_length_all_have_one_shape(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s", planted([13] * 9))
     shapes = {inputs["mask"].shape[1] for inputs, _ in batches(dataset(store, batch_size=3))}
     assert shapes == {16}
+
+
+# several processes
+
+
+def parts(store: EmbeddingStore, number: int, **options: Any) -> list[EmbeddingSequence]:
+    """What each of several processes reads."""
+    weights = np.ones(store.num_sequences, np.float32)
+    return [
+        dataset(store, weights=weights, process_index=i, num_processes=number, **options)
+        for i in range(number)
+    ]
+
+
+def labels_of(data: EmbeddingSequence) -> list[tuple[int, float]]:
+    """(target, weight) of every row, the target proven to be that of the row's frames."""
+    found = []
+    for inputs, targets, weights in batches(data):
+        assert planted_numbers(inputs) == targets.tolist()
+        found += list(zip(targets.tolist(), weights.tolist(), strict=True))
+    return found
+
+
+@hypothesis_settings(deadline=None)
+@given(
+    num_processes=st.integers(1, 17),
+    batch_size=st.integers(1, 6),
+    num_clips=st.integers(1, len(LENGTHS)),
+    seed=st.none() | st.integers(0, 9),
+    epoch=st.integers(0, 3),
+)
+def test_processes_share_each_epoch_evenly_and_completely(
+    store: EmbeddingStore,
+    num_processes: int,
+    batch_size: int,
+    num_clips: int,
+    seed: int | None,
+    epoch: int,
+) -> None:
+    clips = np.arange(num_clips)
+    weights = np.ones(num_clips, np.float32)
+    sequences = [
+        EmbeddingSequence(
+            store,
+            clips,
+            clips,
+            weights=weights,
+            batch_size=batch_size,
+            seed=seed,
+            process_index=index,
+            num_processes=num_processes,
+        )
+        for index in range(num_processes)
+    ]
+    for sequence in sequences:
+        sequence.start_epoch(epoch)
+    found = [labels_of(sequence) for sequence in sequences]
+    counted = [target for part in found for target, weight in part if weight]
+    assert sorted(counted) == clips.tolist()
+    assert sum(not weight for part in found for _, weight in part) < num_processes
+    assert len({len(part) for part in found}) == 1
+    shapes = [[inputs["embedding"].shape for inputs, *_ in batches(data)] for data in sequences]
+    assert all(shape == shapes[0] for shape in shapes)
+    assert max(shape[0] for shape in shapes[0]) <= batch_size
+    for sequence, part in zip(sequences, found, strict=True):
+        told = np.concatenate(sequence.plan), np.concatenate(sequence.counted)
+        assert [(int(clip), float(counts)) for clip, counts in zip(*told, strict=True)] == part
+
+
+def test_one_process_reads_as_if_it_were_not_told(store: EmbeddingStore) -> None:
+    (alone,) = parts(store, 1, seed=3)
+    assert [clip for clip, _ in labels_of(alone)] == [
+        int(number) for batch in batches(dataset(store, seed=3)) for number in batch[1]
+    ]
+
+
+def test_processes_draw_the_same_clips_and_other_noise(store: EmbeddingStore) -> None:
+    """Oversampled: what is drawn twice is read twice, by whichever process."""
+    drawn = np.array([0, 0, 0, 5, 7, 7, 2])
+    noise = AugmentSettings(noise=0.5)
+    options: dict[str, Any] = {"seed": 1, "draw": lambda _: drawn, "batch_size": 2}
+    found = [labels_of(data) for data in parts(store, 3, **options)]
+    counted = Counter(target for part in found for target, weight in part if weight)
+    assert counted == Counter(drawn.tolist())
+    same = {"seed": 1, "draw": lambda _: np.zeros(4, np.intp), "batch_size": 2}
+    spread = np.ones(store.embedding_dim)
+    pair = [data[0][0] for data in parts(store, 2, augmentation=noise, spread=spread, **same)]
+    assert (pair[0]["embedding"] != pair[1]["embedding"]).any()
+
+
+def test_full_batches_of_processes_have_one_size(store: EmbeddingStore) -> None:
+    for data in parts(store, 4, batch_size=3, full_batches=True, seed=0):
+        assert {len(targets) for _, targets, _ in batches(data)} == {3}
+
+
+@pytest.mark.parametrize(("index", "number"), [(-1, 2), (2, 2), (0, 0)])
+def test_impossible_processes_are_refused(store: EmbeddingStore, index: int, number: int) -> None:
+    with pytest.raises(ValueError, match=f"process_index is {index} of {number} processes"):
+        dataset(store, process_index=index, num_processes=number)
+
+
+def test_processes_need_weights_beside_targets(store: EmbeddingStore) -> None:
+    with pytest.raises(ValueError, match="num_processes needs weights"):
+        dataset(store, num_processes=2)
