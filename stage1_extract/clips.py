@@ -49,6 +49,8 @@ class FrameRecipe:
     stack_options: StackOptions = dataclasses.field(default_factory=StackOptions)
     views: ViewSettings = dataclasses.field(default_factory=ViewSettings)
     """How views beyond 0 are drawn."""
+    scratch: Path | None = None
+    """Where clips at addresses are downloaded to; None: the system's temporary folder."""
 
     @property
     def chunk_frames(self) -> int:
@@ -118,7 +120,7 @@ def read_clip(
             its header states, or changed meanwhile.
         OSError: The source cannot be read.
     """
-    path = job.clip.path
+    path = job.clip.file
     opener = stack_opener(path)
     if opener is None:
         check_file(path)
@@ -136,7 +138,7 @@ def _read_stack(
     opener: StackOpener, job: ClipJob, recipe: FrameRecipe, state: SourceState, beat: Beat
 ) -> Generator[ClipContent, None, ClipDone]:
     clip = job.clip
-    with opener(clip.path, recipe.stack_options) as stack:
+    with opener(clip.file, recipe.stack_options) as stack:
         index = stack.index
         wanted = _choose(clip, recipe, index)
         size = 0, 0
@@ -149,7 +151,7 @@ def _read_stack(
                 yield number, frame
 
         yield from _chunks(frames, index.times, job, recipe)
-    source_hash = _hash(clip.path, state, beat)
+    source_hash = _hash(clip.file, state, beat)
     return ClipDone(_facts(clip, index, state, source_hash, size), _end_notes(clip, index))
 
 
@@ -164,7 +166,7 @@ def _read_video(
     it is, by PyAV, where OpenCV decodes no frame, or cannot convert one.
     """
     clip = job.clip
-    source_hash, index = _hash(clip.path, state, beat), _scan(clip.path, state, beat)
+    source_hash, index = _hash(clip.file, state, beat), _scan(clip.file, state, beat)
     to_the_end = clip.end_seconds is None
     may_seek, with_pyav = True, False
     notes: tuple[str, ...] = ()
@@ -172,7 +174,7 @@ def _read_video(
         wanted = _choose(clip, recipe, index)
         seeks = may_seek and worth_seeking(index, wanted, to_the_end=to_the_end)
         frames = VideoPass(
-            clip.path,
+            clip.file,
             index,
             wanted,
             seeks=seeks,
@@ -333,7 +335,7 @@ def _facts(
     frame_seconds = 1 / index.fps if index.fps else 0.0
     return SourceFacts(
         # Folders' names need not be UTF-8, but what is stored must be.
-        source_path=os.fsencode(clip.path).decode(errors="backslashreplace"),
+        source_path=os.fsencode(clip.file).decode(errors="backslashreplace"),
         source_size_bytes=state.size_bytes,
         source_modified_ns=state.modified_ns,
         source_hash=source_hash,

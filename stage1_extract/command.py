@@ -17,6 +17,7 @@ from typing import Annotated, Any, TextIO, TypeVar
 
 import tyro
 
+from stage1_extract.addresses import Address, Location, location
 from stage1_extract.help_examples import split_examples
 from stage1_extract.toml_text import as_toml
 
@@ -29,6 +30,27 @@ EXIT_BROKEN_PIPE = 141
 Command = TypeVar("Command")
 StorePath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STORE")]
 ManifestPath = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")]
+
+
+def _read_as(read: Callable[[str], Location]) -> tyro.constructors.PrimitiveConstructorSpec[Any]:
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|ADDRESS",
+        instance_from_str=lambda texts: read(texts[0]),
+        is_instance=lambda value: isinstance(value, Path | Address),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+ManifestLocation = Annotated[
+    Location, _read_as(location), tyro.conf.Positional, tyro.conf.arg(metavar="MANIFEST")
+]
+StoreLocation = Annotated[
+    Location, _read_as(location), tyro.conf.Positional, tyro.conf.arg(metavar="STORE")
+]
+StoreAddress = Annotated[
+    Address, _read_as(Address), tyro.conf.Positional, tyro.conf.arg(metavar="ADDRESS")
+]
 
 
 @dataclasses.dataclass(frozen=True)

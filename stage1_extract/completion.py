@@ -16,7 +16,7 @@ from stage1_extract.command import EXIT_DONE, CommandEntry
 
 Shell = Literal["bash", "zsh", "fish"]
 COMMAND = "completion"
-_FILE_NAMES = {"weights"}
+_FILE_NAMES = {"weights", "scratch"}
 """Settings that may name a file although their type is text."""
 
 

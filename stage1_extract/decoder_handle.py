@@ -127,7 +127,7 @@ class DecoderHandle:
         if self._silent_seconds > limits.stall_seconds:
             return VideoError(
                 f"{path} blocked its decoder: no progress in {limits.stall_seconds:g} s; repair "
-                "the file, or raise --stall-seconds if its disk is slow"
+                "the file, or raise --stall-seconds if its disk or network is slow"
             )
         if self._busy_seconds > limits.clip_seconds:
             return VideoError(

@@ -1,11 +1,11 @@
 """What the run and its decoder processes tell each other; frames pass by shared memory."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.addresses import Location
 from stage1_extract.clips import FrameRecipe
 from stage1_extract.sources import VideoError
 
@@ -70,7 +70,7 @@ def slot_shape(recipe: FrameRecipe) -> tuple[int, int, int, int]:
     return recipe.chunk_frames, recipe.input_size, recipe.input_size, 3
 
 
-def out_of_memory(path: Path, memory_mb: int) -> VideoError:
+def out_of_memory(path: Location, memory_mb: int) -> VideoError:
     """Return the error for a source that does not fit the memory limit."""
     return VideoError(
         f"{path} needs more than the {memory_mb} MB that a decoder may use; raise the limit with "

@@ -10,14 +10,14 @@ import time
 import traceback
 from collections import deque
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from stage1_extract.addresses import Location
 from stage1_extract.child import connect_to_run
-from stage1_extract.clips import ClipJob, FrameChunk, read_clip
+from stage1_extract.clips import ClipJob, FrameChunk
 from stage1_extract.decoder_messages import (
     Alive,
     Broken,
@@ -29,6 +29,7 @@ from stage1_extract.decoder_messages import (
     out_of_memory,
     slot_shape,
 )
+from stage1_extract.downloads import Downloads, read_source
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.randaugment import confine_tensorflow
 from stage1_extract.sources import VideoError
@@ -56,6 +57,7 @@ class _Decoder:
         if not isinstance(setup, Setup):
             raise TypeError(f"expected the setup first, not {setup!r}")
         self._recipe = setup.recipe
+        self._downloads = Downloads(setup.recipe.scratch)
         self._shape = slot_shape(setup.recipe)
         self._memory = mmap.mmap(memory_fd, setup.num_slots * math.prod(self._shape))
         self._free = deque(range(setup.num_slots))
@@ -77,7 +79,7 @@ class _Decoder:
         """Decode a clip and send what comes of it; only the program's own faults are raised."""
         path = job.clip.path
         try:
-            for content in read_clip(job, self._recipe, self._beat):
+            for content in read_source(job, self._recipe, self._downloads, self._beat):
                 if isinstance(content, FrameChunk):
                     self._send_chunk(content)
                 else:
@@ -90,7 +92,7 @@ class _Decoder:
             self._send(Broken(traceback.format_exc()))
             raise
 
-    def _told(self, path: Path, error: Exception) -> VideoError | OSError:
+    def _told(self, path: Location, error: Exception) -> VideoError | OSError:
         """Return an error as a person is told of it."""
         out_of = (errno.ENOMEM, cv2.Error.StsNoMem)
         code = getattr(error, "errno", None) or getattr(error, "code", None)

@@ -7,9 +7,9 @@ import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, Self
 
+from stage1_extract.addresses import Location
 from stage1_extract.child import ChildProcess, connect_to_run
 from stage1_extract.clips import ClipJob
 from stage1_extract.config import ExtractSettings
@@ -91,7 +91,7 @@ class DeviceGroup:
                 raise StoreError(f"the devices compute different things: {difference}")
         return found[0]
 
-    def embed(self, jobs: Sequence[ClipJob], folder: Path, progress: ProgressLike) -> RunResult:
+    def embed(self, jobs: Sequence[ClipJob], store: Location, progress: ProgressLike) -> RunResult:
         """Embed the clips into the store, and return what was done.
 
         Raises:
@@ -102,7 +102,7 @@ class DeviceGroup:
             KeyboardInterrupt: Stopped by the user; what was finished is kept.
         """
         for number, (name, process) in enumerate(self._processes.items()):
-            _send(name, process, (jobs[number :: len(self._processes)], folder))
+            _send(name, process, (jobs[number :: len(self._processes)], store))
         share = _Share(dict(self._processes), progress, self._fail_fast)
         interrupted = False
         with deferred_interrupt() as check_interrupt, progress:
@@ -229,8 +229,8 @@ def main() -> None:
         runner = LocalRunner(dataclasses.replace(settings, devices=None))
         _check_gpu(settings.devices)
         connection.send(runner.provenance)
-        jobs, folder = connection.recv()
-        result = runner.embed(jobs, folder, _Reporter(connection))
+        jobs, store = connection.recv()
+        result = runner.embed(jobs, store, _Reporter(connection))
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late, and bad in the middle of a message
         connection.send(result)
     except KeyboardInterrupt:

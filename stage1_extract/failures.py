@@ -22,7 +22,7 @@ class Failure:
     time: str
 
     @classmethod
-    def of(cls, video_id: str, path: Path, error: Exception) -> "Failure":
+    def of(cls, video_id: str, path: object, error: Exception) -> "Failure":
         """Describe an error that befell a video now."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(video_id, _readable(path), _readable(error), type(error).__name__, now)

@@ -2,13 +2,24 @@
 
 import dataclasses
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from stage1_extract.addresses import (
+    Address,
+    Location,
+    as_location,
+    source_location,
+    without_suffix,
+)
+from stage1_extract.remote import read_bytes
+from stage1_extract.remote_calls import check_scheme
 from stage1_extract.sources import Clip
 from stage1_extract.texts import is_writable
 
@@ -33,7 +44,7 @@ class Manifest:
         sha256: Hash of the file.
     """
 
-    path: Path
+    path: Location
     table: pd.DataFrame
     clips: tuple[Clip, ...]
     sha256: str
@@ -50,22 +61,27 @@ class Manifest:
         return self.table[name]
 
 
-def read_manifest(path: Path, *, files_must_exist: bool = True) -> Manifest:
+def read_manifest(path: Location | str, *, files_must_exist: bool = True) -> Manifest:
     """Read and check a manifest as a whole, before any work begins.
 
     Args:
-        path: CSV (comma-separated, UTF-8) or Parquet. The column `path` is required, relative to
-            the manifest's folder. `video_id` defaults to the path without its suffix.
-            `start_seconds` and `end_seconds` cut clips out of longer videos.
-        files_must_exist: Whether a missing video is a problem; training needs the ids alone.
+        path: CSV (comma-separated, UTF-8) or Parquet, on the disk or at an address. The column
+            `path` is required, relative to the manifest's folder, or an address. `video_id`
+            defaults to the path without its suffix. `start_seconds` and `end_seconds` cut clips
+            out of longer videos.
+        files_must_exist: Whether a missing video is a problem; training needs the ids alone. Of
+            addresses it is only checked that their file system is installed: what is there shows
+            when it is decoded.
 
     Raises:
         FileNotFoundError: There is no manifest.
         ManifestError: It cannot be read, is empty, or rows are wrong: every problem is listed.
+        MissingPackageError: It is at an address whose file system is not installed.
+        OSError: It is at an address that cannot be reached.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no manifest at {path}; expected a CSV or Parquet file")
-    table = _read_table(path)
+    path = as_location(path)
+    content = _read_content(path)
+    table = _read_table(path, content)
     _check_columns(path, table)
     has_ids = "video_id" in table.columns
     table = _with_ids(table)
@@ -73,7 +89,7 @@ def read_manifest(path: Path, *, files_must_exist: bool = True) -> Manifest:
     if problems:
         raise ManifestError(_describe(path, problems))
     clips = tuple(_clips(path, table))
-    return Manifest(path, table, clips, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Manifest(path, table, clips, hashlib.sha256(content).hexdigest())
 
 
 def is_missing(values: "pd.Series[Any]") -> "pd.Series[bool]":
@@ -82,11 +98,19 @@ def is_missing(values: "pd.Series[Any]") -> "pd.Series[bool]":
     return values.isna() | text.isin(_MISSING).fillna(value=True).astype(bool)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_content(path: Location) -> bytes:
+    if isinstance(path, Address):
+        return read_bytes(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no manifest at {path}; expected a CSV or Parquet file")
+    return path.read_bytes()
+
+
+def _read_table(path: Location, content: bytes) -> pd.DataFrame:
     try:
         if path.suffix.lower() in {".parquet", ".pq"}:
-            return pd.read_parquet(path).reset_index(drop=True)
-        return _read_csv(path)
+            return pd.read_parquet(io.BytesIO(content)).reset_index(drop=True)
+        return _read_csv(path, content)
     except ImportError as error:
         raise ManifestError(
             f"{path} is a Parquet file, and reading it needs pyarrow: "
@@ -105,15 +129,15 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise ManifestError(f"{path} cannot be read as a table: {error}") from error
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    table = _read_text_columns(path)
+def _read_csv(path: Location, content: bytes) -> pd.DataFrame:
+    table = _read_text_columns(content)
     if not isinstance(table.index, pd.RangeIndex):  # pandas shifts the columns silently
         raise ManifestError(
             f"{path} has rows with more fields than its header's {list(table.columns)}; put texts "
             "that hold commas in quotes, and end no line with a comma"
         )
     # As they stand in the file: pandas renames the second of two equal names.
-    header = _read_text_columns(path, header=None, nrows=1).iloc[0].str.strip()
+    header = _read_text_columns(content, header=None, nrows=1).iloc[0].str.strip()
     doubled = header[header.duplicated()].tolist()
     if doubled:
         raise ManifestError(f"{path} names these columns twice: {doubled}")
@@ -122,10 +146,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def _read_text_columns(
-    path: Path, *, header: Literal[0] | None = 0, nrows: int | None = None
+    content: bytes, *, header: Literal[0] | None = 0, nrows: int | None = None
 ) -> pd.DataFrame:
     return pd.read_csv(
-        path,
+        io.BytesIO(content),
         header=header,
         nrows=nrows,
         dtype=str,
@@ -135,7 +159,7 @@ def _read_text_columns(
     )
 
 
-def _check_columns(path: Path, table: pd.DataFrame) -> None:
+def _check_columns(path: Location, table: pd.DataFrame) -> None:
     if "path" not in table.columns:
         header = str(table.columns[0])
         guess = {";": "; it looks semicolon-separated", "\t": "; it looks tab-separated"}
@@ -157,32 +181,28 @@ def _with_ids(table: pd.DataFrame) -> pd.DataFrame:
     if "video_id" in table.columns:
         ids = table["video_id"].astype("string").str.strip().fillna("")
     else:
-        ids = table["path"].map(_without_suffix)
+        ids = table["path"].map(without_suffix)
     return table.assign(video_id=ids.astype(object))
 
 
-def _without_suffix(text: str) -> str:
-    path = Path(text)
-    return str(path.with_suffix("")) if path.name else ""
-
-
 def _row_problems(
-    path: Path, table: pd.DataFrame, *, has_ids: bool, files_must_exist: bool
+    path: Location, table: pd.DataFrame, *, has_ids: bool, files_must_exist: bool
 ) -> Iterator[tuple[int, str]]:
     """Yield (position, problem) for every problem of every row."""
     doubled = table["video_id"].duplicated(keep=False)
     positions = table[doubled].groupby("video_id").groups
     seconds = {name: _seconds(table, name) for name in ("start_seconds", "end_seconds")}
+    is_doubled, times_to_look_at = doubled.to_numpy(), _odd_times(seconds)
     for i, (text, video_id) in enumerate(zip(table["path"], table["video_id"], strict=True)):
         if not text.strip():
             yield i, "the path is blank"
-        elif files_must_exist and (problem := _file_problem(path.parent / text)):
+        elif files_must_exist and (problem := _source_problem(path, text)):
             yield i, problem
         if not video_id and text.strip():
             yield i, "the video_id is blank"
         elif not is_writable(video_id):
             yield i, f"video_id {video_id!r} holds control characters"
-        elif video_id and doubled.iloc[i]:
+        elif video_id and is_doubled[i]:
             others = _lines(path, positions[video_id].to_numpy())
             source = "" if has_ids else " (made from the path)"
             yield (
@@ -192,7 +212,19 @@ def _row_problems(
                     "video_id in a column of that name"
                 ),
             )
-        yield from ((i, problem) for problem in _time_problems(seconds, i))
+        if times_to_look_at[i]:
+            yield from ((i, problem) for problem in _time_problems(seconds, i))
+
+
+def _source_problem(manifest: Location, text: str) -> str:
+    try:
+        found = source_location(manifest, text)
+        if isinstance(found, Address):
+            check_scheme(found)
+            return ""
+    except ValueError as error:
+        return str(error)
+    return _file_problem(found)
 
 
 def _file_problem(path: Path) -> str:
@@ -213,6 +245,13 @@ def _seconds(table: pd.DataFrame, name: str) -> "pd.Series[float]":
     return values.where(values.notna() | is_missing(table[name]), np.inf)
 
 
+def _odd_times(seconds: dict[str, "pd.Series[float]"]) -> NDArray[np.bool_]:
+    """Return which rows have problems with their times; a look at each takes long."""
+    start, end = (seconds[name].to_numpy(float) for name in ("start_seconds", "end_seconds"))
+    odd: NDArray[np.bool_] = (start < 0) | (end < 0) | np.isinf(start) | np.isinf(end)
+    return odd | (start >= end)
+
+
 def _time_problems(seconds: dict[str, "pd.Series[float]"], i: int) -> Iterator[str]:
     start, end = (float(seconds[name].iloc[i]) for name in ("start_seconds", "end_seconds"))
     for name, value in (("start_seconds", start), ("end_seconds", end)):
@@ -222,7 +261,7 @@ def _time_problems(seconds: dict[str, "pd.Series[float]"], i: int) -> Iterator[s
         yield f"start_seconds {start:g} is not before end_seconds {end:g}"
 
 
-def _describe(path: Path, problems: list[tuple[int, str]]) -> str:
+def _describe(path: Location, problems: list[tuple[int, str]]) -> str:
     shown = [f"  {_lines(path, [i])}: {text}" for i, text in problems[:_MAX_PROBLEMS_SHOWN]]
     rest = len(problems) - len(shown)
     more = [f"  and {rest} more"] if rest else []
@@ -232,7 +271,7 @@ def _describe(path: Path, problems: list[tuple[int, str]]) -> str:
     )
 
 
-def _lines(path: Path, positions: "np.typing.ArrayLike") -> str:
+def _lines(path: Location, positions: "np.typing.ArrayLike") -> str:
     """Name rows as a person finds them: a CSV's header is line 1."""
     is_csv = path.suffix.lower() not in {".parquet", ".pq"}
     numbers = [int(i) + (2 if is_csv else 0) for i in np.atleast_1d(positions)]
@@ -240,14 +279,14 @@ def _lines(path: Path, positions: "np.typing.ArrayLike") -> str:
     return f"{word}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:5]))}"
 
 
-def _clips(path: Path, table: pd.DataFrame) -> Iterator[Clip]:
+def _clips(path: Location, table: pd.DataFrame) -> Iterator[Clip]:
     starts, ends = (_seconds(table, name) for name in ("start_seconds", "end_seconds"))
     for text, video_id, start, end in zip(
         table["path"], table["video_id"], starts, ends, strict=True
     ):
         yield Clip(
             video_id=video_id,
-            path=(path.parent / text).absolute(),
+            path=source_location(path, text).absolute(),
             start_seconds=None if np.isnan(start) else float(start),
             end_seconds=None if np.isnan(end) else float(end),
         )

@@ -1,18 +1,14 @@
 """Continuing a store: what it holds of a manifest already, and what failed before."""
 
-import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from stage1_extract.backbones import BACKBONES
 from stage1_extract.clips import ClipJob
 from stage1_extract.config import ExtractSettings
-from stage1_extract.content import hash_source, source_state
 from stage1_extract.engines import engine_name
 from stage1_extract.failures import Failure, read_failures, write_failures
+from stage1_extract.same_sources import check_same_sources
 from stage1_extract.sources import Clip
 from stage1_extract.store import (
     EmbeddingStore,
@@ -64,40 +60,10 @@ def missing_jobs(
     store = EmbeddingStore(folder)
     _check_settings(folder, store.settings, provenance.settings)
     stored = dict(zip(store.video_ids.tolist(), range(store.num_sequences), strict=True))
-    _check_same_sources(store, stored, clips)
+    check_same_sources(store, stored, clips)
     present = set(zip(store.video_ids.tolist(), store.views.tolist(), strict=True))
     lacking = [(c, tuple(v for v in views if (c.video_id, v) not in present)) for c in clips]
     return [ClipJob(clip, wanted) for clip, wanted in lacking if wanted]
-
-
-def _check_same_sources(
-    store: EmbeddingStore, stored: Mapping[str, int], clips: Sequence[Clip]
-) -> None:
-    """Refuse ids that now name another file or another part of it than when they were embedded."""
-    columns = ("source_size_bytes", "source_modified_ns", "source_hash")
-    sizes, modified, hashes = (store.column(name) for name in columns)
-    state_of, hash_of = functools.cache(source_state), functools.cache(hash_source)
-    bounds = np.stack([store.column("clip_start_seconds"), store.column("clip_end_seconds")])
-    changed = []
-    for clip in clips:
-        i = stored.get(clip.video_id)
-        if i is None:
-            continue
-        now = [math.nan if s is None else s for s in (clip.start_seconds, clip.end_seconds)]
-        same_part = np.array_equal(bounds[:, i], now, equal_nan=True)
-        state = state_of(clip.path)
-        same_file = state.size_bytes == sizes[i] and (
-            # A copied or restored file has another time; its content decides.
-            state.modified_ns == modified[i] or hash_of(clip.path) == hashes[i]
-        )
-        if not (same_part and same_file):
-            changed.append(clip.video_id)
-    if changed:
-        raise StoreError(
-            f"{len(changed)} clips of the manifest have the id of a stored sequence, but another "
-            f"file content or other start/end times: {changed[:5]}. Give changed videos a new "
-            "video_id, or extract into another folder"
-        )
 
 
 def standing_failures(

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.addresses import Address, Location
+
 Beat = Callable[[], None]
 """Called often while a source is read, to show that the work goes on."""
 
@@ -17,12 +19,29 @@ class VideoError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """What is to be embedded as one sequence: a video (or another source of frames), or a part."""
+    """What is to be embedded as one sequence: a video (or another source of frames), or a part.
+
+    Attributes:
+        video_id: Its name.
+        path: Where its source is; one at an address is downloaded when it is decoded.
+        start_seconds, end_seconds: Which part; None for the source's start and end.
+    """
 
     video_id: str
-    path: Path
+    path: Location
     start_seconds: float | None = None
     end_seconds: float | None = None
+
+    @property
+    def file(self) -> Path:
+        """The source on this machine.
+
+        Raises:
+            VideoError: It is at an address, and was not downloaded.
+        """
+        if isinstance(self.path, Address):
+            raise VideoError(f"{self.path} is an address; download it first")
+        return self.path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stage1_extract.addresses import Location
 from stage1_extract.keras_setup import software_versions
 from stage2_temporal import metrics
 from stage2_temporal.balancing import BalancePlan
@@ -139,7 +140,7 @@ def _plain_value(value: Any) -> Any:
     return str(value.absolute()) if isinstance(value, Path) else value
 
 
-def command_line(store: Path, manifest: Path, run: Path, settings: TrainSettings) -> str:
+def command_line(store: Path, manifest: Location, run: Path, settings: TrainSettings) -> str:
     """Return the command that repeats a run, ready to paste into a shell."""
     words = ["stage2-temporal", "train", str(store), str(manifest), str(run)]
     return shlex.join([*words, *_flags(settings)])

@@ -59,7 +59,8 @@ class AskedClip:
         video_id: Its id.
         path: Its source, as it is written.
         part: Start and end in seconds, where it is a part of its source.
-        file: The source, if it is read; None for a stored sequence.
+        file: The source, if it is a file that is read; None for a stored sequence, and for what is
+            at an address, whose versions are not told apart.
     """
 
     video_id: str
@@ -71,7 +72,8 @@ class AskedClip:
     def of(cls, clip: Clip) -> "AskedClip":
         """Return what is asked with a clip of a video."""
         ends = clip.start_seconds, clip.end_seconds
-        return cls(clip.video_id, str(clip.path), None if ends == _UNKNOWN else ends, clip.path)
+        file = clip.path if isinstance(clip.path, Path) else None
+        return cls(clip.video_id, str(clip.path), None if ends == _UNKNOWN else ends, file)
 
     def version(self, state_of: Callable[[Path], Sequence[int | None]]) -> list[float | None]:
         """Return start, end, bytes and time of writing (ns): equal ones show the same frames."""

@@ -4,6 +4,7 @@ import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def read_frames(
     found: dict[str, Frames | str] = {
         one.clip.video_id: f"no video at {one.clip.path}"
         for one in wanted
-        if not one.clip.path.exists()
+        if isinstance(one.clip.path, Path) and not one.clip.path.exists()
     }
     there = {one.clip.video_id: one for one in wanted if one.clip.video_id not in found}
     missing = [name for name in _NEEDED if name not in settings]

@@ -97,7 +97,7 @@ def decode_alone(manifest: Manifest, size: int) -> int:
     """Decode all videos on both cores, and do nothing with the frames."""
     with ThreadPoolExecutor(2) as pool:
         counts = pool.map(
-            lambda clip: sum(1 for _ in wanted_frames(clip.path, size)), manifest.clips
+            lambda clip: sum(1 for _ in wanted_frames(clip.file, size)), manifest.clips
         )
         return sum(counts)
 
@@ -124,7 +124,7 @@ def hand_written_loop(manifest: Manifest, model: "KerasModel") -> int:
     def decode() -> None:
         frames = []
         for clip in manifest.clips:
-            for frame in wanted_frames(clip.path, model.size):
+            for frame in wanted_frames(clip.file, model.size):
                 frames.append(frame)
                 if len(frames) == 32:
                     batches.put(np.stack(frames))
@@ -147,7 +147,7 @@ def predict_per_video(manifest: Manifest, model: "KerasModel") -> int:
     """Read a video, call `predict` on it, and so on: the better tutorials."""
     count = 0
     for clip in manifest.clips[:4]:
-        frames = np.stack(list(wanted_frames(clip.path, model.size)))
+        frames = np.stack(list(wanted_frames(clip.file, model.size)))
         model.predict(frames)
         count += len(frames)
     return count
@@ -157,7 +157,7 @@ def predict_per_frame(manifest: Manifest, model: "KerasModel") -> int:
     """Call `predict` on every frame: most tutorials."""
     count = 0
     for clip in manifest.clips:
-        for frame in wanted_frames(clip.path, model.size):
+        for frame in wanted_frames(clip.file, model.size):
             model.predict(frame[np.newaxis])
             count += 1
             if count == FEW_FRAMES:

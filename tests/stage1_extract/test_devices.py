@@ -14,7 +14,7 @@ from stage1_extract import devices
 from stage1_extract.devices import DeviceError, DeviceGroup
 from stage1_extract.extraction import extract
 from stage1_extract.store import EmbeddingStore, StoreError, shard_paths
-from stage1_extract.upkeep import verify_store
+from stage1_extract.verifying import verify_store
 from tests.stage1_extract.test_extraction import SETTINGS, contents, write_clip, write_manifest
 
 TWO = replace(SETTINGS, devices="cpu,cpu", decoders=1)

@@ -20,7 +20,7 @@ from stage1_extract.extraction import extract
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.precision import PrecisionError
 from stage1_extract.store import EmbeddingStore, StoreError, shard_paths
-from stage1_extract.upkeep import verify_store
+from stage1_extract.verifying import verify_store
 from stage1_extract.views import ViewSettings
 from tests.encode import encode
 

@@ -33,7 +33,7 @@ from stage1_extract.manifest import ManifestError, read_manifest
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.sources import Clip, VideoError
 from stage1_extract.store import EmbeddingStore
-from stage1_extract.upkeep import verify_store
+from stage1_extract.verifying import verify_store
 from stage1_extract.videos import open_video
 from tests.encode import encode, moving_texture
 from tests.stage1_extract.test_extraction import (

@@ -278,7 +278,7 @@ def test_paths_are_relative_to_the_manifest_wherever_it_is(root: Path) -> None:
     for folder in (root, root.parent, root.parent / "deep/er", root.parent / "link"):
         write_manifest(root, folder / "m.csv", layout="flat", overwrite=True)
         clips = read_manifest(folder / "m.csv").clips
-        assert [os.path.realpath(clip.path) for clip in clips] == [f"{root}/a.mp4", f"{root}/c"]
+        assert [os.path.realpath(clip.file) for clip in clips] == [f"{root}/a.mp4", f"{root}/c"]
 
 
 def test_manifest_in_the_folder_is_not_counted(root: Path) -> None:

@@ -82,7 +82,7 @@ def test_labels_stay_the_text_that_they_are(folder: Path) -> None:
 def test_absolute_paths_are_taken_as_they_are(folder: Path, tmp_path: Path) -> None:
     (folder / "lists").mkdir()
     manifest = read_manifest(write(folder, f"path\n{folder}/a.mp4\n../b.avi\n", "lists/m.csv"))
-    assert [clip.path.resolve() for clip in manifest.clips] == [folder / "a.mp4", folder / "b.avi"]
+    assert [clip.file.resolve() for clip in manifest.clips] == [folder / "a.mp4", folder / "b.avi"]
 
 
 def test_parquet_keeps_types(folder: Path) -> None:
@@ -234,7 +234,7 @@ def test_real_manifests_are_read_whole(shared_data: Path, name: str) -> None:
     path = shared_data / name / "manifest.csv"
     manifest = read_manifest(path)
     assert len(manifest.clips) == {"lung_ultrasound": 130, "drone_infrared": 365}[name]
-    assert all(clip.path.is_file() for clip in manifest.clips)
+    assert all(clip.file.is_file() for clip in manifest.clips)
 
 
 @pytest.mark.parametrize("header", ["path,end_seconds ", "path,End_Seconds", "path, Video ID"])

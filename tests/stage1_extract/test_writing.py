@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stage1_extract import store
 from stage1_extract.store import EmbeddingStore, Provenance, shard_paths
-from stage1_extract.upkeep import verify_store
+from stage1_extract.verifying import verify_store
 from stage1_extract.writing import EmbeddingError, SequenceBuffer, ShardWriter, cast_guarded
 from tests.conftest import facts_of
 

@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def found(*inputs: str) -> dict[str, str]:
     return {
-        clip.video_id: clip.path.relative_to(Path.cwd()).as_posix() for clip in find_clips(inputs)
+        clip.video_id: clip.file.relative_to(Path.cwd()).as_posix() for clip in find_clips(inputs)
     }
 
 
