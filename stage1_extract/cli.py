@@ -14,7 +14,9 @@ from stage1_extract.command import (
     EXIT_DONE,
     EXIT_SOME_FAILED,
     CommandEntry,
-    ManifestPath,
+    ManifestLocation,
+    StoreAddress,
+    StoreLocation,
     StorePath,
     run_command,
 )
@@ -37,10 +39,10 @@ class Run:
         stage1-extract run videos.csv store --config extract.toml --retry-failed
     """
 
-    manifest: ManifestPath
-    """CSV or Parquet with a column `path`, one clip a row."""
-    store: StorePath
-    """Folder of the store; made if it is not there."""
+    manifest: ManifestLocation
+    """CSV or Parquet with a column `path`, one clip a row; both may be addresses (s3://...)."""
+    store: StoreLocation
+    """Folder of the store, or its address; made if it is not there."""
     settings: ExtractSettings
     json: bool = False
     """Print one JSON object instead of text."""
@@ -65,15 +67,23 @@ class Info:
 class Verify:
     """Read every embedding of a store and compare its checksum.
 
+    One that was broken off goes on where it was. One that found damage is not repeated in full by
+    --repair.
+
     Examples:
         stage1-extract verify store
         stage1-extract verify store --repair
+        stage1-extract verify store --restart --processes 4
     """
 
     store: StorePath
     """Folder of the store, or one shard."""
     repair: bool = False
     """Move damaged shards into the store's folder `quarantine`; their sound sequences stay."""
+    restart: bool = False
+    """Read again what a verification that was broken off, within a week, had found sound."""
+    processes: int | None = None
+    """How many read at the same time; default: one a core."""
     json: bool = False
     """Print JSON."""
 
@@ -90,6 +100,24 @@ class Compact:
     """Folder of the store."""
     shard_mb: int = SHARD_BYTES // 10**6
     """Wanted size of a shard, in MB; those of half of it and more stay as they are."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fetch:
+    """Copy a store from an address (s3://...) to the disk, or renew such a copy.
+
+    What is there already is not fetched again, and shards that the store holds no more are removed.
+
+    Examples:
+        stage1-extract fetch s3://bucket/store store
+    """
+
+    address: StoreAddress
+    """Where the store is."""
+    folder: FolderPath
+    """Where the copy goes; made if it is not there."""
     json: bool = False
     """Print JSON."""
 
@@ -152,9 +180,15 @@ def info(arguments: Info) -> int:
 
 def verify(arguments: Verify) -> int:
     """Verify or repair a store and print what is wrong with it."""
-    from stage1_extract.upkeep import verify_store
+    from stage1_extract.verifying import verify_store
 
-    result = verify_store(arguments.store, repair=arguments.repair)
+    result = verify_store(
+        arguments.store,
+        repair=arguments.repair,
+        restart=arguments.restart,
+        processes=arguments.processes,
+        show_progress=True,
+    )
     if arguments.json:
         _print_json({**dataclasses.asdict(result), "sound": result.sound})
     else:
@@ -171,6 +205,18 @@ def compact(arguments: Compact) -> int:
         _print_json(dataclasses.asdict(result))
     else:
         print(printing.compact_text(result))
+    return EXIT_DONE
+
+
+def fetch(arguments: Fetch) -> int:
+    """Fetch a store and print what came."""
+    from stage1_extract.fetching import fetch_store
+
+    result = fetch_store(arguments.address, arguments.folder, show_progress=True)
+    if arguments.json:
+        _print_json(dataclasses.asdict(result))
+    else:
+        print(printing.fetch_text(result, arguments.folder))
     return EXIT_DONE
 
 
@@ -199,6 +245,7 @@ COMMANDS = with_completion(
         "info": CommandEntry(Info, info),
         "verify": CommandEntry(Verify, verify),
         "compact": CommandEntry(Compact, compact),
+        "fetch": CommandEntry(Fetch, fetch),
         "manifest": CommandEntry(Manifest, manifest),
     },
 )

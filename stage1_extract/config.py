@@ -3,9 +3,11 @@
 import dataclasses
 import difflib
 import math
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from stage1_extract.backbones import BACKBONES, ENGINES, POOLINGS, check_alpha, check_choice
+from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.fitting import FITS
 from stage1_extract.keras_setup import BACKENDS
 from stage1_extract.precision import MAX_PRECISION_ERROR, PRECISIONS
@@ -67,6 +69,8 @@ class ExtractSettings:
     """Greatest relative L2 error of an embedding that a lower precision may cause."""
     devices: str | None = None
     """GPUs to use, one process each, e.g. 0,1 (or cpu); default: the one that Keras takes."""
+    cluster: ClusterSettings = dataclasses.field(default_factory=ClusterSettings)
+    """Whether, and how, the work is spread over a Ray cluster."""
     batch_size: int = 32
     """Frames computed at once."""
     decoders: int | Literal["auto"] = "auto"
@@ -77,6 +81,9 @@ class ExtractSettings:
     """A clip fails if reading it takes longer, without the time it waits for the backbone."""
     decoder_memory_mb: int = 4096
     """A video fails if its decoder needs more memory than this, in MB."""
+    scratch: str | None = None
+    """Folder for copies of clips at addresses while they are decoded; default: the system's own
+    for temporary files."""
     backend: str | None = None
     """Keras backend: tensorflow, jax or torch; default: KERAS_BACKEND, or tensorflow."""
     seed: int = 0
@@ -116,12 +123,22 @@ class ExtractSettings:
                 raise ValueError(f"{name} is {value}; expected more than 0")
         if self.devices is not None:
             _check_devices(self.devices, self.engine)
+            if self.cluster.ray is not None:
+                raise ValueError(
+                    f"devices is {self.devices!r} and ray is {self.cluster.ray!r}: on a cluster, "
+                    "Ray deals out the GPUs; leave devices out, see --worker-gpus"
+                )
         if not 0 <= self.views <= MAX_VIEWS:
             raise ValueError(f"views is {self.views}; expected 0 to {MAX_VIEWS}")
         if self.max_precision_error < 0:
             raise ValueError(f"max_precision_error is {self.max_precision_error}; expected 0 or up")
         if not 0 <= self.min_coverage <= 1:
             raise ValueError(f"min_coverage is {self.min_coverage}; expected 0 to 1")
+
+    @property
+    def scratch_folder(self) -> Path | None:
+        """`scratch` as a path."""
+        return None if self.scratch is None else Path(self.scratch).absolute()
 
     def identity(self, *, weights_sha256: str, input_size: int, engine: str) -> dict[str, object]:
         """Return everything that changes an embedding, and nothing else.

@@ -4,16 +4,18 @@ import dataclasses
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Self
 
+from stage1_extract.addresses import Address
 from stage1_extract.clips import ClipDone, ClipJob, FrameChunk, FrameRecipe, Restart
 from stage1_extract.cores import available_cores
 from stage1_extract.decoder_handle import DecoderError, DecoderHandle, DecoderLimits
 from stage1_extract.decoder_messages import Alive, Broken, ChunkInSlot, ClipFailed, Ready
+from stage1_extract.job_queue import JobQueue
+from stage1_extract.scratch import remove_stale
 from stage1_extract.sources import Clip, VideoError
 
 _POLL_SECONDS = 0.1
@@ -67,11 +69,12 @@ class DecoderPool:
         self._max_decoders = num_decoders or max(_FIRST_DECODERS, available_cores())
         self._first_decoders = num_decoders or _FIRST_DECODERS
         self._handles: list[DecoderHandle] = []
-        self._pending: deque[ClipJob] = deque()
+        self._pending = JobQueue.of([])
         self._deliveries: queue.Queue[_Delivery | BaseException | None] = queue.Queue()
         self._stop = threading.Event()
         self._starved_seconds = 0.0
         self._supervisor: threading.Thread | None = None
+        self._had_addresses = False
 
     @property
     def num_decoders(self) -> int:
@@ -96,6 +99,8 @@ class DecoderPool:
         if self._supervisor is not None:
             self._supervisor.join()
         self._kill_all()
+        if self._had_addresses:
+            remove_stale(self._recipe.scratch)  # decoders are killed, and leave their copies
 
     def _kill_all(self) -> None:
         for handle in self._handles:
@@ -103,18 +108,21 @@ class DecoderPool:
         self._handles.clear()
 
     def decode(
-        self, jobs: Sequence[ClipJob], *, while_waiting: Callable[[], None] = lambda: None
+        self,
+        jobs: Sequence[ClipJob] | JobQueue,
+        *,
+        while_waiting: Callable[[], None] = lambda: None,
     ) -> Iterator[ClipEvent]:
         """Yield what comes of the jobs; the frames of a chunk are valid until the next event.
 
         Args:
-            jobs: What to decode.
+            jobs: What to decode; a queue is emptied until it is closed.
             while_waiting: Called now and then while nothing comes out; may raise to stop.
 
         Raises:
             DecoderError: The program is at fault, not a clip.
         """
-        self._pending.extend(jobs)
+        self._pending = JobQueue.of(jobs)
         self._supervisor = threading.Thread(target=self._supervise, name="decoders", daemon=True)
         self._supervisor.start()
         while (delivery := self._next_delivery(while_waiting)) is not None:
@@ -142,7 +150,7 @@ class DecoderPool:
     def _supervise(self) -> None:
         try:
             grown = time.monotonic()
-            while not self._stop.is_set() and (self._pending or self._num_busy):
+            while not self._stop.is_set() and not (self._pending.exhausted and not self._num_busy):
                 self._assign()
                 ready = wait([h.process.connection for h in self._handles], _POLL_SECONDS)
                 for handle in [h for h in self._handles if h.process.connection in ready]:
@@ -165,8 +173,9 @@ class DecoderPool:
         if self._deliveries.qsize() > _EVENTS_AHEAD:
             return  # many tiny or failing clips must not pile up
         for handle in self._handles:
-            if handle.ready and handle.job is None and self._pending:
-                handle.give(self._pending.popleft())
+            if handle.ready and handle.job is None and (job := self._pending.take()) is not None:
+                self._had_addresses |= isinstance(job.clip.path, Address)
+                handle.give(job)
 
     def _receive(self, handle: DecoderHandle) -> None:
         try:
@@ -232,7 +241,7 @@ class DecoderPool:
     def _exchange(self, handle: DecoderHandle) -> None:
         handle.kill()
         self._handles.remove(handle)
-        if self._pending:
+        if not self._pending.exhausted:
             self._add_decoder()
 
     def _add_decoder(self) -> None:
@@ -242,7 +251,7 @@ class DecoderPool:
         """Add a decoder if the backbone waits for frames although all decoders work."""
         starved, self._starved_seconds = self._starved_seconds, 0.0
         all_busy = all(handle.ready and handle.job is not None for handle in self._handles)
-        wanted = all_busy and bool(self._pending) and starved > _STARVING * _GROWTH_SECONDS
+        wanted = all_busy and len(self._pending) > 0 and starved > _STARVING * _GROWTH_SECONDS
         if wanted and len(self._handles) < self._max_decoders:
             self._add_decoder()
 

@@ -3,25 +3,25 @@
 import dataclasses
 from pathlib import Path
 
-from stage1_extract.compact import compact_store
+from stage1_extract.addresses import Location, as_location
+from stage1_extract.cluster import ClusterRunner
+from stage1_extract.compact import SHARD_BYTES
 from stage1_extract.config import ExtractSettings
 from stage1_extract.devices import DeviceGroup
+from stage1_extract.equal_content import equal_sources_of
 from stage1_extract.failures import Failure
 from stage1_extract.local import LocalRunner
 from stage1_extract.manifest import Manifest, read_manifest
 from stage1_extract.progress import Progress
 from stage1_extract.resume import check_known_settings, missing_jobs, standing_failures
+from stage1_extract.run_lease import run_lease
 from stage1_extract.run_loop import RunResult
 from stage1_extract.store import (
     EmbeddingStore,
     Provenance,
-    StoreError,
-    remove_stale_partials,
     shard_paths,
 )
-from stage1_extract.upkeep import equal_sources, sources_of
-
-_MANY_SHARDS = 8
+from stage1_extract.targets import Target, open_target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,8 @@ class ExtractSummary:
 
 
 def extract(
-    manifest: Manifest | Path | str,
-    store: Path | str,
+    manifest: Manifest | Location | str,
+    store: Location | str,
     settings: ExtractSettings | None = None,
     *,
     show_progress: bool = False,
@@ -66,8 +66,8 @@ def extract(
     """Embed every clip of a manifest that the store does not hold yet.
 
     Args:
-        manifest: A manifest or its path.
-        store: Folder of the store; made if it is not there.
+        manifest: A manifest, or where it is.
+        store: Folder of the store, or its address; made if it is not there.
         settings: How; None for the defaults.
         show_progress: Whether to report progress on stderr.
 
@@ -77,28 +77,42 @@ def extract(
 
     Raises:
         ManifestError: The manifest is wrong.
-        StoreError: The store was made with other settings, or from other files.
+        StoreError: The store was made with other settings, or from other files; or another run
+            embeds the same manifest into it.
+        ClusterError: The cluster, or a node of it, cannot do the work.
         WeightsError: The backbone's weights cannot be had.
         OSError: The store cannot be written; what was finished is kept.
         KeyboardInterrupt: Stopped by the user; what was finished is kept.
     """
     settings = settings or ExtractSettings()
-    folder = Path(store)
     if not isinstance(manifest, Manifest):
-        manifest = read_manifest(Path(manifest))
+        manifest = read_manifest(manifest)
+    with open_target(as_location(store), settings.scratch_folder) as target:
+        return _extract_into(target, manifest, settings, show_progress=show_progress)
+
+
+def _extract_into(
+    target: Target, manifest: Manifest, settings: ExtractSettings, *, show_progress: bool
+) -> ExtractSummary:
+    folder = target.folder
     check_known_settings(folder, settings)
-    with _runner(settings) as runner:
+    target.begin()
+    with run_lease(folder, manifest.sha256), _runner(settings, target) as runner:
         jobs = missing_jobs(folder, runner.provenance, manifest.clips, num_views=settings.views)
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_partials(folder)
         earlier = standing_failures(folder, manifest.clips, jobs, retry=settings.retry_failed)
+        target.keep_failures()
         pending = [job for job in jobs if job.clip.video_id not in earlier]
         if earlier and settings.fail_fast:
             pending = []
         progress = Progress(len(pending), show=show_progress and bool(pending))
-        result = runner.embed(pending, folder, progress) if pending else RunResult()
+        result = runner.embed(pending, target.store, progress) if pending else RunResult()
+        if pending:
+            target.keep_failures()  # of a cluster's run, which notes them here
+            target.renew()
+            target.keep_failures()
+        if result.num_stored:
+            result.notes += target.merge_small_shards(_merged_bytes(settings))
     if result.num_stored:
-        result.notes += _merge_small_shards(folder)
         result.notes += _equal_contents(folder, {job.clip.video_id for job in pending})
     return ExtractSummary(
         num_clips=len(manifest.clips),
@@ -113,24 +127,20 @@ def extract(
     )
 
 
-def _runner(settings: ExtractSettings) -> LocalRunner | DeviceGroup:
+def _runner(settings: ExtractSettings, target: Target) -> LocalRunner | DeviceGroup | ClusterRunner:
+    if settings.cluster.ray is not None:
+        return ClusterRunner(settings, target.store, target.folder)
     return DeviceGroup(settings) if settings.devices else LocalRunner(settings)
 
 
-def _merge_small_shards(folder: Path) -> list[str]:
-    """Merge the shards of a long run; returns a remark if that failed, which loses nothing."""
-    if len(shard_paths(folder)) < _MANY_SHARDS:
-        return []
-    try:
-        compact_store(folder)
-    except (StoreError, OSError) as error:
-        return [f"all is stored, but its shards were not merged: {error}"]
-    return []
+def _merged_bytes(settings: ExtractSettings) -> int:
+    """Return the wanted size of shards: what a cluster wrote, one machine should not copy again."""
+    return SHARD_BYTES if settings.cluster.ray is None else settings.shard_mb * 10**6
 
 
 def _equal_contents(folder: Path, new_ids: set[str]) -> list[str]:
     """Return remarks on new clips whose content is stored under another id: copies, renamed."""
-    groups = equal_sources(sources_of(EmbeddingStore(folder)))
+    groups = equal_sources_of(EmbeddingStore(folder))
     return [f"equal content: {', '.join(ids)}" for ids in groups if not new_ids.isdisjoint(ids)]
 
 

@@ -10,21 +10,24 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.addresses import Location
 from stage1_extract.backbones import Embedder
 from stage1_extract.clips import ClipJob, FrameChunk, FrameRecipe
 from stage1_extract.config import ExtractSettings
 from stage1_extract.decoder_handle import DecoderLimits
 from stage1_extract.decoding import DecoderPool
+from stage1_extract.job_queue import JobQueue
 from stage1_extract.keras_setup import software_versions
 from stage1_extract.precision import PrecisionReport, check_precision, measure_precision
 from stage1_extract.progress import ProgressLike
+from stage1_extract.publishing import Outbox, open_outbox
 from stage1_extract.run_loop import EmbeddingRun, RunResult, SequenceSink
 from stage1_extract.sampling import parse_sampling
 from stage1_extract.scaling import parse_value_range
 from stage1_extract.stacks import StackOptions
 from stage1_extract.store import Provenance
 from stage1_extract.views import ViewSettings
-from stage1_extract.writing import ShardWriter
+from stage1_extract.writing import ShardWriter, StoredHook
 
 _SAMPLE_CLIPS = 8
 _SAMPLE_FRAMES = 4
@@ -64,7 +67,7 @@ class LocalRunner:
         """D: values of one embedding."""
         return self._embedder.embedding_dim
 
-    def embed(self, jobs: Sequence[ClipJob], folder: Path, progress: ProgressLike) -> RunResult:
+    def embed(self, jobs: Sequence[ClipJob], store: Location, progress: ProgressLike) -> RunResult:
         """Embed the clips into the store, and return what was done.
 
         Raises:
@@ -74,33 +77,41 @@ class LocalRunner:
         """
         if not jobs:
             return RunResult()
-        settings = self._settings
-        if settings.precision != "float32":
-            self._measure_precision(jobs, progress)
-        with self._new_decoders() as decoders:
+        self.measure_precision(jobs, progress)
+        with (
+            self._new_decoders() as decoders,
+            open_outbox(store, self._settings.scratch_folder) as outbox,
+        ):
             self._embedder.warm_up()  # while the decoders start
-            writer = ShardWriter(
-                folder,
-                self.provenance,
-                dtype=settings.dtype,
-                embedding_dim=self.embedding_dim,
-                shard_bytes=settings.shard_mb * 10**6,
-                shard_seconds=settings.shard_seconds,
-            )
-            return self._embed(jobs, writer, decoders, progress)
+            return self._embed(jobs, self.new_writer(outbox), decoders, progress)
+
+    def new_writer(self, outbox: Outbox, on_stored: StoredHook | None = None) -> ShardWriter:
+        """Return a writer of shards as the settings say; it tells the hook of each."""
+        settings = self._settings
+        return ShardWriter(
+            outbox.folder,
+            self.provenance,
+            dtype=settings.dtype,
+            embedding_dim=self.embedding_dim,
+            shard_bytes=settings.shard_mb * 10**6,
+            shard_seconds=settings.shard_seconds,
+            publish=outbox.publish,
+            on_stored=on_stored,
+        )
 
     def embed_into(
-        self, jobs: Sequence[ClipJob], sink: SequenceSink, progress: ProgressLike
+        self, jobs: Sequence[ClipJob] | JobQueue, sink: SequenceSink, progress: ProgressLike
     ) -> RunResult:
         """Embed the clips and hand their sequences to a sink; return what was done.
 
-        The decoders stay until the `with` block ends, so that the next call need not start them.
+        A queue is emptied until it is closed. The decoders stay until the `with` block ends, so
+        that the next call need not start them.
 
         Raises:
             OSError: The sink cannot write.
             KeyboardInterrupt: Stopped by the user.
         """
-        if not jobs:
+        if JobQueue.of(jobs).exhausted:
             return RunResult()
         with self._kept_decoders() as decoders:
             return self._embed(jobs, sink, decoders, progress)
@@ -112,7 +123,7 @@ class LocalRunner:
 
     def _embed(
         self,
-        jobs: Sequence[ClipJob],
+        jobs: Sequence[ClipJob] | JobQueue,
         sink: SequenceSink,
         decoders: DecoderPool,
         progress: ProgressLike,
@@ -145,9 +156,15 @@ class LocalRunner:
     def _new_decoders(self) -> DecoderPool:
         return _decoders(self._settings, _recipe(self._settings, self._embedder.input_size))
 
-    def _measure_precision(self, jobs: Sequence[ClipJob], progress: ProgressLike) -> None:
-        """Compare with float32 on frames of the videos themselves, and note it in the shards."""
+    def measure_precision(self, jobs: Sequence[ClipJob], progress: ProgressLike) -> None:
+        """Compare a lower precision than float32 with it on frames of some of the videos.
+
+        Raises:
+            PrecisionError: The precision is too low for them. If not, shards will tell the error.
+        """
         settings = self._settings
+        if settings.precision == "float32":
+            return
         frames = _sample_frames(jobs, settings, self._embedder.input_size)
         if not len(frames):
             return  # no clip of the sample can be read, and the run will say why
@@ -217,6 +234,7 @@ def _recipe(settings: ExtractSettings, input_size: int) -> FrameRecipe:
         normalise=settings.normalise,
         stack_options=StackOptions(parse_value_range(settings.value_range), settings.assumed_fps),
         views=settings.view_settings,
+        scratch=settings.scratch_folder,
     )
 
 

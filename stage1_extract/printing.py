@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stage1_extract.compact import CompactResult
     from stage1_extract.extraction import ExtractSummary
+    from stage1_extract.fetching import FetchResult
+    from stage1_extract.findings import VerifyResult
     from stage1_extract.manifest_writing import WrittenManifest
-    from stage1_extract.upkeep import VerifyResult
 
 _SHOWN = 10
 _BAR_WIDTH = 40
@@ -50,6 +51,11 @@ def verify_text(result: "VerifyResult", store: object, *, repaired: bool) -> str
     lines = []
     if result.sound:
         lines.append(f"{result.num_sequences} sequences, every checksum right")
+    if result.num_continued:
+        lines.append(
+            f"{result.num_continued} shards were not read now: they were found sound since "
+            f"{result.continued_since}, and did not change. --restart reads them again."
+        )
     lines += _some("unreadable shards", result.bad_shards)
     lines += _some("damaged sequences", result.bad_sequences)
     lines += _some("stored more than once (one copy is read; no damage)", result.duplicates)
@@ -75,6 +81,14 @@ def compact_text(result: "CompactResult") -> str:
     return (
         f"{result.num_shards_before} shards before, {result.num_shards_after} now; "
         f"{result.num_sequences} sequences, {result.num_duplicates_removed} copies removed"
+    )
+
+
+def fetch_text(result: "FetchResult", folder: object) -> str:
+    """Return what fetching a store did."""
+    return (
+        f"{result.num_shards} shards in {folder}: {result.num_fetched} fetched now "
+        f"({readable_size(result.num_bytes)}), {result.num_removed} removed"
     )
 
 

@@ -13,6 +13,7 @@ from stage1_extract.config import ExtractSettings
 from stage1_extract.decoding import ClipEvent, DecoderPool
 from stage1_extract.failures import Failure
 from stage1_extract.interrupt import deferred_interrupt
+from stage1_extract.job_queue import JobQueue
 from stage1_extract.progress import ProgressLike
 from stage1_extract.sources import Clip
 from stage1_extract.store import SourceFacts
@@ -137,7 +138,7 @@ class EmbeddingRun:
         self._failed_ids: set[str] = set()
         self._last_event = time.monotonic()
 
-    def embed_all(self, jobs: Sequence[ClipJob], decoders: DecoderPool) -> None:
+    def embed_all(self, jobs: Sequence[ClipJob] | JobQueue, decoders: DecoderPool) -> None:
         """Embed the clips; whatever ends the loop early, those that are finished are kept."""
         with self._sink, deferred_interrupt() as check_interrupt:
 

@@ -3,16 +3,18 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract import store
-from stage1_extract.failures import Failure, append_failure
+from stage1_extract.failures import FILE_NAME, Failure, append_failure
 
+StoredHook = Callable[[Path, Sequence[store.SequenceRecord]], None]
+"""Told of each shard that is on the disk."""
 MAX_CAST_ERROR = 1e-3
 _SPOOL_MEMORY_BYTES = 8 * 2**20
 _COPY_BYTES = 16 * 2**20
@@ -126,6 +128,15 @@ class SequenceBuffer:
         self._file.close()
 
 
+class _Added(NamedTuple):
+    """A sequence that waits for its shard; its embeddings end before a row of the spool."""
+
+    record: store.SequenceRecord
+    time_seconds: NDArray[np.float64]
+    source_index: NDArray[np.int64]
+    end_row: int
+
+
 class ShardWriter:
     """Gathers finished sequences and writes them as a shard when it is full or old enough.
 
@@ -139,6 +150,9 @@ class ShardWriter:
         embedding_dim: D.
         shard_bytes: Size at which a shard is written.
         shard_seconds: Age at which it is written, so that a crash costs little.
+        publish: Called with each shard that was written, and with failures.jsonl when it has grown.
+            What it raises means that the shard is not stored, and nothing of it is left.
+        on_stored: Called when a shard is where it belongs.
     """
 
     def __init__(
@@ -150,6 +164,8 @@ class ShardWriter:
         embedding_dim: int,
         shard_bytes: int,
         shard_seconds: float,
+        publish: Callable[[Path], None] = lambda _: None,
+        on_stored: StoredHook | None = None,
     ) -> None:
         self.folder = folder
         self.provenance = provenance
@@ -157,12 +173,14 @@ class ShardWriter:
         self.embedding_dim = embedding_dim
         self.shard_bytes = shard_bytes
         self.shard_seconds = shard_seconds
+        self._publish = publish
+        self._on_stored = on_stored
         self._spool: IO[bytes] = tempfile.TemporaryFile(dir=str(folder))  # noqa: SIM115
         self._start_shard()
 
     def _start_shard(self) -> None:
         # One list, changed in one step: Ctrl-C may come between any two, and `flush` after it.
-        self._added: list[tuple[store.SequenceRecord, NDArray[np.float64], NDArray[np.int64]]] = []
+        self._added: list[_Added] = []
         self._spool.truncate(0)
         self._started = time.monotonic()
 
@@ -172,7 +190,7 @@ class ShardWriter:
 
     @property
     def _num_bytes(self) -> int:
-        return sum(record.length for record, _, _ in self._added) * self._row_bytes
+        return self._added[-1].end_row * self._row_bytes if self._added else 0
 
     def add(
         self, video_id: str, view: int, sequence: SequenceBuffer, facts: store.SourceFacts
@@ -184,7 +202,8 @@ class ShardWriter:
         record = store.SequenceRecord(video_id, view, sequence.length, sequence.checksum, facts)
         if not self._added:
             self._started = time.monotonic()
-        self._added.append((record, sequence.time_seconds, sequence.source_index))
+        end_row = sequence.length + (self._added[-1].end_row if self._added else 0)
+        self._added.append(_Added(record, sequence.time_seconds, sequence.source_index, end_row))
         if self._num_bytes >= self.shard_bytes:
             self.flush()
         self.flush_if_old()
@@ -192,6 +211,7 @@ class ShardWriter:
     def fail(self, failure: Failure) -> None:
         """Record a clip that failed beside the shards."""
         append_failure(self.folder, failure)
+        self._publish(self.folder / FILE_NAME)
 
     def flush_if_old(self) -> None:
         """Write what was added if the first of it has waited long enough; to be called often."""
@@ -199,37 +219,42 @@ class ShardWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added as a shard, synced to disk.
+        """Write what was added as a shard, synced to disk, and publish it.
 
         Raises:
-            OSError: The disk is full or fails; what was added stays and can be flushed again.
+            OSError: The disk is full or fails, or the shard could not be published; what was added
+                stays and can be flushed again.
         """
         if self._added:
             try:
-                self._write_shard()
+                shard = self._write_shard()
             except OSError as error:
                 reason = os.strerror(error.errno) if error.errno else error
                 raise OSError(
                     f"cannot write a shard into {self.folder}: {reason}. Finished shards are kept; "
                     "make space or mend the disk, and run the same command again"
                 ) from error
+            self._publish(shard)
+            if self._on_stored is not None:
+                self._on_stored(shard, [added.record for added in self._added])
         self._start_shard()
 
-    def _write_shard(self) -> None:
+    def _write_shard(self) -> Path:
+        shard = store.new_shard_path(self.folder)
         self._spool.truncate(self._num_bytes)
         self._spool.seek(0)
-        records, times, indices = zip(*self._added, strict=True)
         blocks = _read_blocks(self._spool, self._row_bytes)
         store.write_shard(
-            store.new_shard_path(self.folder),
+            shard,
             self.provenance,
-            records,
+            [added.record for added in self._added],
             embedding_blocks=(self._as_rows(block) for block in blocks),
             embedding_dtype=self.dtype,
             embedding_dim=self.embedding_dim,
-            time_seconds=np.concatenate(times),
-            source_index=np.concatenate(indices),
+            time_seconds=np.concatenate([added.time_seconds for added in self._added]),
+            source_index=np.concatenate([added.source_index for added in self._added]),
         )
+        return shard
 
     def _as_rows(self, block: bytes) -> NDArray[Any]:
         return np.frombuffer(block, self.dtype).reshape(-1, self.embedding_dim)

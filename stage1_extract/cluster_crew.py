@@ -1,0 +1,241 @@
+"""The workers of a run on a cluster: started on its nodes, heard, replaced when they are lost."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from stage1_extract.addresses import Location
+from stage1_extract.clips import ClipJob
+from stage1_extract.cluster_settings import ClusterSettings
+from stage1_extract.cluster_worker import ClusterWorker
+from stage1_extract.config import ExtractSettings
+from stage1_extract.ray_session import Node, alive_nodes, load_ray, on_node
+
+WORKER_CPUS = 4.0
+"""CPUs of a worker by default, on nodes without GPUs."""
+_THREADS = 4
+"""Methods of a worker that run side by side: embed, hear, and short ones."""
+_FIRST_AHEAD = 4
+_MAX_AHEAD = 1024
+_MAX_STARTS = 4
+_HEAR_SECONDS = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """Instead of an answer: the worker, or its node, is gone."""
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a worker answered to a call: load, embed, hear or give."""
+
+    worker: "Worker"
+    call: str
+    value: Any
+
+
+@dataclasses.dataclass(eq=False)
+class Worker:
+    """A worker as the run sees it.
+
+    Attributes:
+        node: Where it is.
+        actor: Ray's handle of it.
+        jobs: The clips that it was given and that are neither stored nor failed.
+        num_open: How many of them it has not embedded yet.
+        num_finished: Clips that it embedded, and that are not stored yet.
+        ahead: How many clips it is given beforehand; grows while it runs out of them.
+        is_started: Whether Ray found room for it.
+        is_loaded: Whether its backbone is.
+        is_closing: Whether it was told that no clips will come for now.
+        num_silent: How many news told nothing of its clips since it ended its work.
+        calls: What was asked of it and is not answered, by Ray's reference: load, embed, hear
+            or give.
+    """
+
+    node: Node
+    actor: Any
+    ahead: int
+    jobs: dict[str, ClipJob] = dataclasses.field(default_factory=dict)
+    num_open: int = 0
+    num_finished: int = 0
+    is_started: bool = False
+    is_loaded: bool = False
+    is_closing: bool = False
+    num_silent: int = 0
+    calls: dict[Any, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether it takes clips, or finishes those it took."""
+        return "embed" in self.calls.values()
+
+    def load(self) -> None:
+        """Have it load the backbone."""
+        self.calls[self.actor.load.remote()] = "load"
+
+    def embed(self, store: Location, sample: list[ClipJob]) -> None:
+        """Have it take clips."""
+        self.is_closing = False
+        self.calls[self.actor.embed.remote(store, sample)] = "embed"
+
+    def hear(self) -> None:
+        """Ask it for news."""
+        self.calls[self.actor.hear.remote(_HEAR_SECONDS)] = "hear"
+
+    def give(self, jobs: list[ClipJob]) -> None:
+        """Hand it clips."""
+        self.jobs |= {job.clip.video_id: job for job in jobs}
+        self.num_open += len(jobs)
+        self.calls[self.actor.give.remote(jobs)] = "give"
+
+    def close(self) -> None:
+        """Have it finish what it has, and store it, as soon as it took all that it was given."""
+        if not self.is_closing and "give" not in self.calls.values():
+            self.is_closing = True
+            self.actor.close.remote()
+
+    def stop(self) -> None:
+        """Have it leave what it has not begun, and store the rest."""
+        self.is_closing = True
+        self.actor.stop.remote()
+
+    def look_further_ahead(self) -> None:
+        """Give it more clips beforehand: it waited for some."""
+        self.ahead = min(2 * self.ahead, _MAX_AHEAD)
+
+
+class Crew:
+    """All workers of a run.
+
+    Args:
+        settings: How they embed.
+        nodes: Nodes that passed the checks.
+    """
+
+    def __init__(self, settings: ExtractSettings, nodes: list[Node]) -> None:
+        self.workers: list[Worker] = []
+        self._cluster = settings.cluster
+        self._settings = dataclasses.replace(settings, cluster=ClusterSettings())
+        self._starts: Counter[str] = Counter()
+        self._known = {node.node_id for node in nodes}
+        for node in nodes:
+            for _ in range(num_workers(node, self._cluster)):
+                self._start(node)
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes with a worker that is loaded."""
+        return len({worker.node.node_id for worker in self.workers if worker.is_loaded})
+
+    def answers(self, seconds: float) -> list[Answer]:
+        """Return what workers answered, waiting for something at most so long."""
+        ray = load_ray()
+        asked = {call: worker for worker in self.workers for call in worker.calls}
+        if not asked:
+            return []
+        ready, _ = ray.wait(list(asked), timeout=seconds)
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if ready else ([], [])
+        return [
+            Answer(asked[call], asked[call].calls.pop(call), _value_of(ray, call)) for call in ready
+        ]
+
+    def remove(self, worker: Worker, *, replace: bool) -> None:
+        """Take a worker out; starts another on its node if that is alive and it did not often fail.
+
+        A worker that is wrongly taken for lost must not go on, so it is killed.
+        """
+        load_ray().kill(worker.actor)
+        self.workers.remove(worker)
+        alive = {node.node_id for node in alive_nodes()}
+        if replace and worker.node.node_id in alive:
+            self._start(worker.node)
+
+    def new_nodes(self) -> list[Node]:
+        """Return nodes that joined the cluster since the last call."""
+        joined = [node for node in alive_nodes() if node.node_id not in self._known]
+        self._known |= {node.node_id for node in joined}
+        return joined
+
+    def add(self, nodes: list[Node]) -> None:
+        """Start workers on nodes that joined."""
+        for node in nodes:
+            for _ in range(num_workers(node, self._cluster)):
+                self._start(node)
+
+    def end(self) -> None:
+        """Kill all workers."""
+        for worker in self.workers:
+            load_ray().kill(worker.actor)
+        self.workers.clear()
+
+    def _start(self, node: Node) -> None:
+        self._starts[node.node_id] += 1
+        if self._starts[node.node_id] > _MAX_STARTS * num_workers(node, self._cluster):
+            return
+        num_cpus, num_gpus = share_of(node, self._cluster)
+        actor = (
+            load_ray()
+            .remote(ClusterWorker)
+            .options(
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                max_concurrency=_THREADS,
+                scheduling_strategy=on_node(node),
+            )
+            .remote(self._settings, num_cpus=num_cpus, has_gpu=num_gpus > 0)
+        )
+        worker = Worker(node, actor, ahead=max(_FIRST_AHEAD, 2 * int(num_cpus)))
+        worker.load()
+        worker.hear()
+        self.workers.append(worker)
+
+
+def _value_of(ray: Any, call: Any) -> Any:
+    errors = ray.exceptions
+    try:
+        return ray.get(call)
+    except errors.RayTaskError as error:
+        # Expected errors are answers; this one is the program's.
+        raise RuntimeError(f"a worker failed:\n{error}") from error
+    except errors.RayError as error:  # its process, or its node, is gone
+        return Lost(str(error).strip().splitlines()[0])
+
+
+def share_of(
+    node: Node, settings: ClusterSettings, *, default_cpus: float = WORKER_CPUS
+) -> tuple[float, float]:
+    """Return the CPUs and GPUs that each worker on a node takes."""
+    gpus = settings.worker_gpus
+    if gpus is None:
+        gpus = 1.0 if node.num_gpus >= 1 else 0.0
+    if settings.worker_cpus is not None:
+        return settings.worker_cpus, gpus
+    if not gpus:
+        return min(default_cpus, node.num_cpus), 0.0
+    # Whole ones, so that the workers of all its GPUs find room.
+    on_gpus = max(1, _times(gpus, node.num_gpus))
+    return max(1.0, node.num_cpus // on_gpus), gpus
+
+
+def num_workers(node: Node, settings: ClusterSettings, *, default_cpus: float = WORKER_CPUS) -> int:
+    """Return how many workers find room on a node."""
+    cpus, gpus = share_of(node, settings, default_cpus=default_cpus)
+    by_cpus = _times(cpus, node.num_cpus) if cpus else 0
+    return min(by_cpus, _times(gpus, node.num_gpus)) if gpus else by_cpus
+
+
+def _times(share: float, whole: float) -> int:
+    return int(whole / share + 1e-9)
+
+
+def no_room(settings: ClusterSettings) -> str:
+    """Say that no node has room for a worker, and what they offer."""
+    nodes = [f"{n.label} offers {n.num_cpus:g} CPUs, {n.num_gpus:g} GPUs" for n in alive_nodes()]
+    return (
+        f"no node of the cluster has room for a worker (worker_cpus {settings.worker_cpus}, "
+        f"worker_gpus {settings.worker_gpus}): {'; '.join(nodes)}"
+    )

@@ -1,0 +1,133 @@
+"""Leases: one run at a time for a manifest and a store; a killed run's is taken over."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from stage1_extract import run_lease
+from stage1_extract.run_lease import run_lease as lease
+from stage1_extract.store import StoreError
+
+SHA = "ab" * 32
+HOLD = """
+import sys, time
+from pathlib import Path
+from stage1_extract.run_lease import run_lease
+with run_lease(Path(sys.argv[1]), sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(folder: Path) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), SHA], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def leases(folder: Path) -> list[Path]:
+    return list(folder.glob(".run-*"))
+
+
+def test_second_run_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    with hold(tmp_path) as process:
+        with (
+            pytest.raises(StoreError, match=f"process {process.pid} on .*, since 20"),
+            lease(tmp_path, SHA),
+        ):
+            pass
+        process.kill()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_lease_of_a_killed_run_is_taken_over_at_once(tmp_path: Path, signal_number: int) -> None:
+    with hold(tmp_path) as process:
+        process.send_signal(signal_number)
+    assert leases(tmp_path)
+    started = time.monotonic()
+    with lease(tmp_path, SHA):
+        assert time.monotonic() - started < run_lease.STALE_SECONDS / 2
+    assert not leases(tmp_path)
+
+
+def test_other_manifests_have_leases_of_their_own(tmp_path: Path) -> None:
+    with lease(tmp_path, SHA), lease(tmp_path, "cd" * 32):
+        assert len(leases(tmp_path)) == 2
+    assert not leases(tmp_path)
+
+
+def move_to_another_machine(folder: Path) -> Path:
+    (path,) = leases(folder)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": "x", "host": "far"}))
+    return path
+
+
+def test_run_on_another_machine_that_gives_signs_of_life_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lease, "BEAT_SECONDS", 0.5)
+    with lease(tmp_path, SHA):  # its thread goes on touching the file
+        move_to_another_machine(tmp_path)
+        with pytest.raises(StoreError, match="on far"), lease(tmp_path, SHA):
+            pass
+
+
+def test_silent_run_on_another_machine_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lease, "STALE_SECONDS", 1.0)
+    with hold(tmp_path) as process:
+        process.kill()
+    path = move_to_another_machine(tmp_path)
+    with lease(tmp_path, SHA):
+        assert json.loads(path.read_text())["host"] != "far"
+
+
+@pytest.mark.parametrize("content", ["", '{"token": "a', "[]"])
+def test_torn_lease_does_not_block_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(run_lease, "STALE_SECONDS", 1.0)
+    with lease(tmp_path, SHA):
+        (path,) = leases(tmp_path)
+    path.write_text(content)
+    with lease(tmp_path, SHA):
+        pass
+    assert not leases(tmp_path)
+
+
+def test_of_many_at_once_one_gets_a_stale_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lease, "STALE_SECONDS", 1.0)
+    with hold(tmp_path) as process:
+        process.kill()
+    barrier, ended, got = threading.Barrier(8), threading.Event(), list[str]()
+
+    def try_it() -> None:
+        barrier.wait()
+        try:
+            with lease(tmp_path, SHA):
+                got.append("held")
+                ended.wait()
+        except StoreError:
+            got.append("refused")
+
+    threads = [threading.Thread(target=try_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while len(got) < 8:
+        time.sleep(0.05)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == ["held", *["refused"] * 7]
