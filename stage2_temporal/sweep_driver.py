@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, Protocol
+from typing import Protocol
 
-from stage1_extract.child import ChildProcess
 from stage1_extract.interrupt import deferred_interrupt
 from stage2_temporal.sweep_messages import (
     Done,
@@ -21,6 +19,7 @@ from stage2_temporal.sweep_messages import (
     Verdict,
 )
 from stage2_temporal.sweep_queue import OpenTrial, TrialQueue
+from stage2_temporal.sweep_workers import WorkerPool, WorkerProcess
 
 _TICK_SECONDS = 0.5
 _MOST_FAILED_STARTS = 3
@@ -45,8 +44,8 @@ class Driver:
         setup: What a worker needs.
         store: Of trials among which none compete.
         folder: Where each trial has a folder for what it needs to go on after a stop.
-        environment: Variables for the workers.
-        jobs: How many workers.
+        pool: Starts workers.
+        jobs: How many workers, at most.
         deadline: When to stop, in `time.monotonic()`; None for never.
         progress: Told of what happens.
     """
@@ -58,13 +57,13 @@ class Driver:
         *,
         store: str,
         folder: Path,
-        environment: dict[str, str],
+        pool: WorkerPool,
         jobs: int,
         deadline: float | None,
         progress: WatchesSweep,
     ) -> None:
         self._queue, self._setup, self._store, self._folder = queue, setup, store, folder
-        self._environment, self._jobs = environment, jobs
+        self._pool, self._jobs = pool, jobs
         self._deadline, self._progress = deadline, progress
         self._workers: list[_Worker] = []
         self._failed_starts = 0
@@ -86,23 +85,33 @@ class Driver:
                     worker.process.kill()
 
     def _run(self, check_interrupt: Callable[[], None]) -> bool:
-        while len(self._workers) < self._jobs and self._start_worker():
-            check_interrupt()
+        self._fill_up(check_interrupt)
         while self._workers:
             check_interrupt()
             if self._deadline is not None and time.monotonic() > self._deadline:
                 return False
-            heard = wait([worker.process.connection for worker in self._workers], _TICK_SECONDS)
-            for worker in [w for w in self._workers if w.process.connection in heard]:
+            heard = self._pool.wait([worker.process for worker in self._workers], _TICK_SECONDS)
+            for worker in [worker for worker in self._workers if worker.process in heard]:
                 self._serve(worker)
+            self._fill_up(check_interrupt)
             self._progress.tick(self._queue.counts)
+        if (left := self._queue.next()) is not None:
+            self._queue.put_back(left)
+            raise OSError(
+                "there is no room for a process to train in: all nodes are gone, or too small; the "
+                "same command goes on when there are some"
+            )
         return True
 
+    def _fill_up(self, check_interrupt: Callable[[], None]) -> None:
+        """Start workers while there are trials and room: nodes may join, and come back."""
+        while len(self._workers) < self._jobs and self._start_worker():
+            check_interrupt()
+
     def _start_worker(self) -> bool:
-        opened = self._queue.next()
-        if opened is None:
+        if not self._pool.has_room() or (opened := self._queue.next()) is None:
             return False
-        worker = _Worker(self._setup, self._environment)
+        worker = _Worker(self._pool.start(self._setup))
         self._workers.append(worker)
         self._give(worker, opened)
         return True
@@ -112,7 +121,7 @@ class Driver:
         folder.mkdir(parents=True, exist_ok=True)
         worker.opened = opened
         worker.process.forget_output()
-        worker.send(Job(opened.settings, opened.store or self._store, folder))
+        worker.process.send(Job(opened.settings, opened.store or self._store, folder))
 
     def _trial_folder(self, opened: OpenTrial) -> Path:
         return self._folder / f"{opened.number:05d}"
@@ -120,8 +129,8 @@ class Driver:
     def _serve(self, worker: "_Worker") -> None:
         """Answer a worker's message, or see to a dead one."""
         try:
-            message = worker.process.connection.recv()
-        except (EOFError, ConnectionResetError):
+            message = worker.process.receive()
+        except EOFError:
             self._bury(worker)
             return
         opened = worker.opened
@@ -134,7 +143,7 @@ class Driver:
         elif opened is None:
             raise TypeError(f"a worker without a trial sent {message!r}")
         elif isinstance(message, Report):
-            worker.send(Verdict(self._queue.report(opened, message.step, message.value)))
+            worker.process.send(Verdict(self._queue.report(opened, message.step, message.value)))
         else:
             self._end(opened, message)
             if message.leaves:
@@ -176,6 +185,11 @@ class Driver:
         self._dismiss(worker)
         if worker.opened is None:
             return
+        if worker.process.is_displaced:
+            self._progress.write(f"{how} ({words}); its trial goes on elsewhere")
+            self._queue.put_back(worker.opened)
+            self._start_worker()
+            return
         if not worker.ready:
             self._do_without(worker.opened, f"{how}\n{words}".strip())
             return
@@ -196,6 +210,7 @@ class Driver:
             return
         if not self._workers:
             raise ValueError(f"a process to train in could not start: {how}")
+        self._jobs = len(self._workers)
         self._progress.write(
             f"one of {len(self._workers) + 1} processes could not start ({how.splitlines()[0]}); "
             "going on with fewer"
@@ -207,15 +222,7 @@ class Driver:
 class _Worker:
     """A process, and the trial that it runs."""
 
-    def __init__(self, setup: Setup, environment: dict[str, str]) -> None:
+    def __init__(self, process: WorkerProcess) -> None:
         self.ready = False
         self.opened: OpenTrial | None = None
-        self.process = ChildProcess("stage2_temporal.sweep_worker", environment=environment)
-        self.send(setup)
-
-    def send(self, message: Any) -> None:
-        """Send a message; that the process is gone will be noticed where it is heard."""
-        try:
-            self.process.connection.send(message)
-        except (BrokenPipeError, ConnectionResetError):
-            return
+        self.process = process

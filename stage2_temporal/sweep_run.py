@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -15,6 +17,7 @@ from stage2_temporal.sweep_progress import SweepProgress
 from stage2_temporal.sweep_queue import TrialQueue
 from stage2_temporal.sweep_settings import DEFAULT_TRIALS, SweepSettings
 from stage2_temporal.sweep_storage import JOURNAL, RUNNING, TRIALS, read_trials
+from stage2_temporal.sweep_workers import LocalPool, WorkerPool
 
 
 def run_trials(
@@ -27,6 +30,7 @@ def run_trials(
     metric: str,
     higher_is_better: bool,
     num_steps: int,
+    sources: Sequence[Path] = (),
     show_progress: bool = False,
 ) -> bool:
     """Run the trials of a sweep in worker processes.
@@ -40,6 +44,7 @@ def run_trials(
         metric: Name of the score.
         higher_is_better: Whether it is to become large.
         num_steps: How often a trial reports.
+        sources: Files that trials read, which every node of a cluster must see.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -61,18 +66,19 @@ def run_trials(
             on_end=progress.finish_trial,
         )
         progress.know(read_trials(folder))
-        progress.write(_opening(queue, space, settings, limit))
-        driver = Driver(
-            queue,
-            setup,
-            store=store,
-            folder=folder / TRIALS,
-            environment=worker_environment(settings.num_jobs),
-            jobs=settings.num_jobs,
-            deadline=deadline,
-            progress=progress,
-        )
-        return driver.run()
+        with _worker_pool(folder, settings, sources) as (pool, jobs):
+            progress.write(_opening(queue, space, settings, limit, jobs))
+            driver = Driver(
+                queue,
+                setup,
+                store=store,
+                folder=folder / TRIALS,
+                pool=pool,
+                jobs=jobs,
+                deadline=deadline,
+                progress=progress,
+            )
+            return driver.run()
 
 
 def _limit(space: SearchSpace, settings: SweepSettings) -> int:
@@ -101,7 +107,9 @@ def _remove_ended(folder: Path) -> None:
             rmtree(folder / TRIALS / f"{record.number:05d}", ignore_errors=True)
 
 
-def _opening(queue: TrialQueue, space: SearchSpace, settings: SweepSettings, limit: int) -> str:
+def _opening(
+    queue: TrialQueue, space: SearchSpace, settings: SweepSettings, limit: int, jobs: int
+) -> str:
     done = sum(queue.counts.values())
     size = "endlessly many" if space.size is None else f"{space.size}"
     going_on = f"; {done} are done" if done else ""
@@ -109,16 +117,32 @@ def _opening(queue: TrialQueue, space: SearchSpace, settings: SweepSettings, lim
         going_on += f", {queue.num_stopped} were stopped and go on"
     return (
         f"sweep: {limit} trials ({settings.sampler}) of {size} combinations, "
-        f"{settings.num_jobs} at a time{going_on}"
+        f"{jobs} at a time{going_on}"
     )
+
+
+@contextmanager
+def _worker_pool(
+    folder: Path, settings: SweepSettings, sources: Sequence[Path]
+) -> Iterator[tuple[WorkerPool, int]]:
+    """Yield where trials run, and how many at a time."""
+    if settings.cluster.ray is None:
+        yield LocalPool(worker_environment(settings.num_jobs)), settings.num_jobs
+        return
+    from stage2_temporal.sweep_cluster import cluster_pool
+
+    with cluster_pool(folder, settings, sources, _shared_gpu()) as pool:
+        yield pool, pool.room if settings.jobs == "auto" else min(settings.jobs, pool.room)
 
 
 def worker_environment(jobs: int) -> dict[str, str]:
     """Return variables by which worker processes share cores and GPU."""
     threads = str(max(1, available_cores() // jobs))
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+    return {**dict.fromkeys(names, threads), **_shared_gpu()}
+
+
+def _shared_gpu() -> dict[str, str]:
+    """Return variables by which processes do not take all of a GPU's memory."""
     shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return {
-        **dict.fromkeys(names, threads),
-        **{name: value for name, value in shared.items() if name not in os.environ},
-    }
+    return {name: value for name, value in shared.items() if name not in os.environ}

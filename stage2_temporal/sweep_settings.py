@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import tyro
 
+from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.cores import available_cores
 from stage2_temporal.config import TrainSettings
 
@@ -34,7 +35,10 @@ class SweepSettings:
     hours: float | None = None
     """Stop after so many hours of this call; the same command goes on later."""
     jobs: int | Literal["auto"] = "auto"
-    """Processes that train at the same time; default: one a core."""
+    """Processes that train at the same time; default: one a core, or as many as find room on the
+    cluster."""
+    cluster: ClusterSettings = dataclasses.field(default_factory=ClusterSettings)
+    """Whether, and how, trials are spread over a Ray cluster."""
     sampler: str = "tpe"
     """How settings are chosen: tpe (learns from earlier trials), random, or grid (all of them)."""
     pruner: str = "none"
@@ -76,6 +80,11 @@ class SweepSettings:
             raise ValueError(
                 "a sweep goes on in its folder and never replaces it: leave --overwrite out, and "
                 "choose another folder to begin anew"
+            )
+        if self.base.devices is not None and self.num_jobs > 1:
+            raise ValueError(
+                f"devices is {self.base.devices!r}, and {self.num_jobs} trials at a time would "
+                "share these devices; give --jobs 1, or leave --devices out"
             )
 
     @property

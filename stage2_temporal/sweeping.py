@@ -156,8 +156,14 @@ class _Call:
             metric=self.data.metric,
             higher_is_better=self.data.higher_is_better,
             num_steps=self.data.num_rungs * settings.validation_folds,
+            sources=self._sources(),
             show_progress=self.show_progress,
         )
+
+    def _sources(self) -> list[Path]:
+        """Return the files that trials read."""
+        tables = [self.settings.base.feature_table] if self.settings.base.feature_table else []
+        return [self.store, *self.settings.other_store, self.manifest, *map(Path, tables)]
 
     def write_tables(self) -> None:
         """Write leaderboard and report of what is known."""
