@@ -9,12 +9,9 @@ from stage1_extract.clips import ClipJob
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.cluster_worker import ClusterWorker
 from stage1_extract.config import ExtractSettings
-from stage1_extract.ray_session import Node, alive_nodes, load_ray, on_node
+from stage1_extract.ray_actors import answered, num_workers, share_of, start_actor
+from stage1_extract.ray_session import Node, alive_nodes, load_ray
 
-WORKER_CPUS = 4.0
-"""CPUs of a worker by default, on nodes without GPUs."""
-_THREADS = 4
-"""Methods of a worker that run side by side: embed, hear, and short ones."""
 _FIRST_AHEAD = 4
 _MAX_AHEAD = 1024
 _MAX_STARTS = 4
@@ -122,9 +119,7 @@ class Crew:
         self._settings = dataclasses.replace(settings, cluster=ClusterSettings())
         self._starts: Counter[str] = Counter()
         self._known = {node.node_id for node in nodes}
-        for node in nodes:
-            for _ in range(num_workers(node, self._cluster)):
-                self._start(node)
+        self.add(nodes)
 
     @property
     def num_nodes(self) -> int:
@@ -133,14 +128,10 @@ class Crew:
 
     def answers(self, seconds: float) -> list[Answer]:
         """Return what workers answered, waiting for something at most so long."""
-        ray = load_ray()
         asked = {call: worker for worker in self.workers for call in worker.calls}
-        if not asked:
-            return []
-        ready, _ = ray.wait(list(asked), timeout=seconds)
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=0) if ready else ([], [])
         return [
-            Answer(asked[call], asked[call].calls.pop(call), _value_of(ray, call)) for call in ready
+            Answer(asked[call], asked[call].calls.pop(call), _value_of(call))
+            for call in answered(list(asked), seconds)
         ]
 
     def remove(self, worker: Worker, *, replace: bool) -> None:
@@ -161,7 +152,7 @@ class Crew:
         return joined
 
     def add(self, nodes: list[Node]) -> None:
-        """Start workers on nodes that joined."""
+        """Start workers on nodes."""
         for node in nodes:
             for _ in range(num_workers(node, self._cluster)):
                 self._start(node)
@@ -176,25 +167,18 @@ class Crew:
         self._starts[node.node_id] += 1
         if self._starts[node.node_id] > _MAX_STARTS * num_workers(node, self._cluster):
             return
-        num_cpus, num_gpus = share_of(node, self._cluster)
-        actor = (
-            load_ray()
-            .remote(ClusterWorker)
-            .options(
-                num_cpus=num_cpus,
-                num_gpus=num_gpus,
-                max_concurrency=_THREADS,
-                scheduling_strategy=on_node(node),
-            )
-            .remote(self._settings, num_cpus=num_cpus, has_gpu=num_gpus > 0)
+        share = share_of(node, self._cluster)
+        actor = start_actor(
+            ClusterWorker, node, share, self._settings, num_cpus=share.cpus, has_gpu=share.gpus > 0
         )
-        worker = Worker(node, actor, ahead=max(_FIRST_AHEAD, 2 * int(num_cpus)))
+        worker = Worker(node, actor, ahead=max(_FIRST_AHEAD, 2 * int(share.cpus)))
         worker.load()
         worker.hear()
         self.workers.append(worker)
 
 
-def _value_of(ray: Any, call: Any) -> Any:
+def _value_of(call: Any) -> Any:
+    ray = load_ray()
     errors = ray.exceptions
     try:
         return ray.get(call)
@@ -203,39 +187,3 @@ def _value_of(ray: Any, call: Any) -> Any:
         raise RuntimeError(f"a worker failed:\n{error}") from error
     except errors.RayError as error:  # its process, or its node, is gone
         return Lost(str(error).strip().splitlines()[0])
-
-
-def share_of(
-    node: Node, settings: ClusterSettings, *, default_cpus: float = WORKER_CPUS
-) -> tuple[float, float]:
-    """Return the CPUs and GPUs that each worker on a node takes."""
-    gpus = settings.worker_gpus
-    if gpus is None:
-        gpus = 1.0 if node.num_gpus >= 1 else 0.0
-    if settings.worker_cpus is not None:
-        return settings.worker_cpus, gpus
-    if not gpus:
-        return min(default_cpus, node.num_cpus), 0.0
-    # Whole ones, so that the workers of all its GPUs find room.
-    on_gpus = max(1, _times(gpus, node.num_gpus))
-    return max(1.0, node.num_cpus // on_gpus), gpus
-
-
-def num_workers(node: Node, settings: ClusterSettings, *, default_cpus: float = WORKER_CPUS) -> int:
-    """Return how many workers find room on a node."""
-    cpus, gpus = share_of(node, settings, default_cpus=default_cpus)
-    by_cpus = _times(cpus, node.num_cpus) if cpus else 0
-    return min(by_cpus, _times(gpus, node.num_gpus)) if gpus else by_cpus
-
-
-def _times(share: float, whole: float) -> int:
-    return int(whole / share + 1e-9)
-
-
-def no_room(settings: ClusterSettings) -> str:
-    """Say that no node has room for a worker, and what they offer."""
-    nodes = [f"{n.label} offers {n.num_cpus:g} CPUs, {n.num_gpus:g} GPUs" for n in alive_nodes()]
-    return (
-        f"no node of the cluster has room for a worker (worker_cpus {settings.worker_cpus}, "
-        f"worker_gpus {settings.worker_gpus}): {'; '.join(nodes)}"
-    )

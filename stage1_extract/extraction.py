@@ -97,7 +97,7 @@ def _extract_into(
     folder = target.folder
     check_known_settings(folder, settings)
     target.begin()
-    with run_lease(folder, manifest.sha256), _runner(settings, target) as runner:
+    with run_lease(folder, manifest.sha256) as lease_notes, _runner(settings, target) as runner:
         jobs = missing_jobs(folder, runner.provenance, manifest.clips, num_views=settings.views)
         earlier = standing_failures(folder, manifest.clips, jobs, retry=settings.retry_failed)
         target.keep_failures()
@@ -122,7 +122,7 @@ def _extract_into(
         num_sought=result.num_sought,
         seconds=progress.seconds if pending else 0.0,
         failures=(*earlier.values(), *result.failures),
-        notes=tuple(result.notes),
+        notes=(*result.notes, *lease_notes),
         fingerprint=_fingerprint(folder, runner.provenance),
     )
 

@@ -27,7 +27,6 @@ from stage1_extract.provenance import (
 )
 from stage1_extract.shard_format import (
     EMBEDDING_DTYPES,
-    FACTS,
     FORMAT,
     FORMAT_VERSION,
     PARTIAL_SUFFIX,
@@ -267,23 +266,6 @@ class EmbeddingStore:
     @cached_property
     def _by_shard(self) -> dict[int, NDArray[np.intp]]:
         return dict(_grouped(self.shard_number))
-
-    def records_of(self, shard: int) -> list[SequenceRecord]:
-        """Return all but the frames of the sequences at `positions_of(shard)`."""
-        positions = self.positions_of(shard)
-        rows = self.rows_of(positions)
-        names = ["checksum", *FACTS]
-        with self.shards_must_be_there():
-            read = self.shards[shard].read_columns(names)
-        columns = [
-            (decode(read[name]) if read[name].dtype.kind == "S" else read[name])[rows].tolist()
-            for name in names
-        ]
-        identity = (a[positions].tolist() for a in (self.video_ids, self.views, self.lengths))
-        return [
-            SequenceRecord(video_id, view, length, checksum, SourceFacts(*facts))
-            for video_id, view, length, checksum, *facts in zip(*identity, *columns, strict=True)
-        ]
 
     def embedding_blocks(self, i: int) -> Iterator[NDArray[Any]]:
         """Yield sequence i in pieces (n, D) of a few MiB, read and not mapped.

@@ -10,26 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stage1_extract.cluster_crew import no_room, num_workers, share_of
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.keras_setup import chosen_backend
 from stage1_extract.node_checks import Needs, check_nodes, distributions_of
+from stage1_extract.ray_actors import answered, no_room, num_workers, share_of, start_actor
 from stage1_extract.ray_session import (
     ClusterError,
     Node,
     alive_nodes,
     joined_cluster,
     load_ray,
-    on_node,
 )
-from stage2_temporal.sweep_messages import Job, Setup
+from stage2_temporal.sweep_messages import Setup
 from stage2_temporal.sweep_relay import Ended, SweepRelay, Told
 from stage2_temporal.sweep_settings import SweepSettings
 
 WORKER_CPUS = 1.0
 """CPUs of a worker by default: these models are small, so many side by side are faster."""
 _LEARNING = ("scikit-learn", "scipy", "pandas")
-_THREADS = 4
 _HEAR_SECONDS = 10.0
 
 
@@ -69,7 +67,7 @@ class ClusterWorker:
 
     def send(self, message: Any) -> None:
         """Send a message; that the process is gone will be noticed where it is heard."""
-        self._relay.send.remote(message, forget_output=isinstance(message, Job))
+        self._relay.send.remote(message)
 
     def receive(self) -> Any:
         """Return the message that arrived.
@@ -91,9 +89,6 @@ class ClusterWorker:
     def last_words(self) -> str:
         """Return the end of what it printed."""
         return "" if self._ended is None else self._ended.words
-
-    def forget_output(self) -> None:
-        """Nothing to do: the relay does it with each trial."""
 
     def kill(self) -> None:
         """End it at once."""
@@ -136,20 +131,11 @@ class ClusterPool:
         """Start a process on the node that has most room."""
         free = self._free()
         node = max(free, key=lambda one: free[one])
-        cpus, gpus = share_of(node, self._settings, default_cpus=WORKER_CPUS)
-        threads = str(max(1, int(cpus)))
+        share = share_of(node, self._settings, default_cpus=WORKER_CPUS)
+        threads = str(max(1, int(share.cpus)))
         names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-        relay = (
-            load_ray()
-            .remote(SweepRelay)
-            .options(
-                num_cpus=cpus,
-                num_gpus=gpus,
-                max_concurrency=_THREADS,
-                scheduling_strategy=on_node(node),
-            )
-            .remote(setup, {**self._environment, **dict.fromkeys(names, threads)}, has_gpu=gpus > 0)
-        )
+        environment = {**self._environment, **dict.fromkeys(names, threads)}
+        relay = start_actor(SweepRelay, node, share, setup, environment, has_gpu=share.gpus > 0)
         worker = ClusterWorker(node, relay)
         self._workers.append(worker)
         return worker
@@ -157,9 +143,7 @@ class ClusterPool:
     def wait(self, workers: Sequence[ClusterWorker], seconds: float) -> list[ClusterWorker]:
         """Return those that sent something, or ended."""
         asked = {worker.call: worker for worker in workers}
-        ready, _ = load_ray().wait(list(asked), num_returns=1, timeout=seconds)
-        if ready:
-            ready, _ = load_ray().wait(list(asked), num_returns=len(asked), timeout=0)
+        ready = answered(list(asked), seconds)
         return [asked[call] for call in ready if asked[call].take_answer()]
 
 

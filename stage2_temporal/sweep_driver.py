@@ -120,7 +120,6 @@ class Driver:
         folder = self._trial_folder(opened)
         folder.mkdir(parents=True, exist_ok=True)
         worker.opened = opened
-        worker.process.forget_output()
         worker.process.send(Job(opened.settings, opened.store or self._store, folder))
 
     def _trial_folder(self, opened: OpenTrial) -> Path:

@@ -46,10 +46,8 @@ class SweepRelay:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self._worker = LocalWorker(setup, environment)
 
-    def send(self, message: Any, *, forget_output: bool) -> None:
+    def send(self, message: Any) -> None:
         """Pass a message on."""
-        if forget_output:
-            self._worker.forget_output()
         self._worker.send(message)
 
     def receive(self, seconds: float) -> Told | Ended | None:

@@ -5,7 +5,7 @@ from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from stage1_extract.child import ChildProcess
-from stage2_temporal.sweep_messages import Setup
+from stage2_temporal.sweep_messages import Job, Setup
 
 WORKER_MODULE = "stage2_temporal.sweep_worker"
 
@@ -32,9 +32,6 @@ class WorkerProcess(Protocol):
 
     def last_words(self) -> str:
         """Return the end of what it printed."""
-
-    def forget_output(self) -> None:
-        """Empty what it printed, which would grow with the sweep."""
 
     def kill(self) -> None:
         """End it at once."""
@@ -69,6 +66,8 @@ class LocalWorker:
 
     def send(self, message: Any) -> None:
         """Send a message; that the process is gone will be noticed where it is heard."""
+        if isinstance(message, Job):
+            self.process.forget_output()  # it would grow with the sweep
         try:
             self.process.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
@@ -88,10 +87,6 @@ class LocalWorker:
     def last_words(self) -> str:
         """Return the end of what it printed."""
         return self.process.last_words()
-
-    def forget_output(self) -> None:
-        """Empty what it printed."""
-        self.process.forget_output()
 
     def kill(self) -> None:
         """End it at once."""

@@ -309,14 +309,12 @@ def test_reading_into_arrays_maps_nothing(tmp_path: Path, make_shard: ShardFacto
 # the rest of a store
 
 
-def test_records_are_what_was_written(shard: Path) -> None:
-    records = EmbeddingStore(shard).records_of(0)
-    assert [(r.video_id, r.view, r.length) for r in records] == [
-        ("a", 0, 2),
-        ("a", 1, 3),
-        ("b", 0, 4),
-    ]
-    assert records[2].facts.source_path == facts_of("b").source_path
+def test_columns_are_what_was_written(shard: Path) -> None:
+    store = EmbeddingStore(shard)
+    ids = zip(store.video_ids.tolist(), store.views.tolist(), store.lengths.tolist(), strict=True)
+    assert list(ids) == [("a", 0, 2), ("a", 1, 3), ("b", 0, 4)]
+    paths = [facts_of(name).source_path for name in ("a", "a", "b")]
+    assert store.column("source_path").tolist() == paths
 
 
 def test_threads_read_what_one_thread_reads(tmp_path: Path, make_shard: ShardFactory) -> None:
@@ -453,7 +451,6 @@ def test_store_that_was_compacted_since_opening_says_so(shard: Path) -> None:
         store.frame_indices,
         lambda _: store.column("checksum"),
         lambda i: list(store.embedding_blocks(i)),
-        store.records_of,
     ):
         with pytest.raises(StoreError, match="compacted since it was opened; open it again"):
             read(0)

@@ -102,10 +102,13 @@ def test_trial_of_a_killed_node_goes_on_elsewhere(cluster: LoopbackCluster, tmp_
     lines = (tmp_path / "sweep" / "computed").read_text().splitlines()
     waiting = next(int(line.split()[3]) for line in lines if f" 1 {WAITS} " in line)
     holder = node if has_process(node, waiting) else cluster.head
+    orphan = psutil.Process(waiting)
     if holder is cluster.head:
-        psutil.Process(waiting).parent().kill()  # type: ignore[union-attr] # its relay
+        orphan.parent().kill()  # type: ignore[union-attr] # its relay
     else:
         node.kill()
+    psutil.wait_procs([orphan], timeout=60)
+    assert not orphan.is_running(), "a process that trains ends with its relay"
     gate.touch()
     text = finish(run)
     assert "goes on elsewhere" in text

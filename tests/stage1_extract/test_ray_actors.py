@@ -2,9 +2,9 @@
 
 import pytest
 
-from stage1_extract.cluster_crew import num_workers, share_of
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.config import ExtractSettings
+from stage1_extract.ray_actors import num_workers, share_of
 from stage1_extract.ray_session import Node
 
 
@@ -39,10 +39,10 @@ def test_workers_fill_a_node(
     number = num_workers(one, settings)
     assert number == expected[0]
     if number:
-        taken_cpus, taken_gpus = share_of(one, settings)
-        assert (taken_cpus, taken_gpus) == expected[1:]
-        assert number * taken_cpus <= cpus + 1e-6
-        assert number * taken_gpus <= gpus + 1e-6
+        share = share_of(one, settings)
+        assert (share.cpus, share.gpus) == expected[1:]
+        assert number * share.cpus <= cpus + 1e-6
+        assert number * share.gpus <= gpus + 1e-6
 
 
 @pytest.mark.parametrize(
