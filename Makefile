@@ -40,7 +40,7 @@ missing = $(strip \
 check = $(if $(call missing,$(1)),$(error make $(1) needs, for example, $(call missing,$(1))))
 $(foreach goal,$(MAKECMDGOALS),$(call check,$(goal)))
 
-.PHONY: help install extract train sweep predict report demo test test-fast lint format bench lock clean distclean
+.PHONY: help install extract train sweep predict report demo test test-fast test-xslow lint format bench lock clean distclean
 
 define HELP
 make extract MANIFEST=videos.csv STORE=store     embed the videos into the store, once
@@ -55,13 +55,14 @@ make demo    [WEIGHTS=file.h5]                   all of it on generated videos, 
                                                  ImageNet weights where they can be had
 
 make install       only make .venv; the other targets do so by themselves
-make test          every test              make format     format, and fix what ruff can
-make test-fast     without the slow ones   make bench      run tests/benchmarks/bench_*.py
-make lint          ruff and mypy           make lock       renew .ci/constraints.txt
+make test          all but the slowest     make lint       ruff and mypy
+make test-fast     without slow ones too   make format     format, and fix what ruff can
+make test-xslow    the slowest alone       make bench      run tests/benchmarks/bench_*.py
+make lock          renew .ci/constraints.txt
 make clean         remove caches and data/demo
 make distclean     remove .venv too
 
-ARGS="..."     more flags for extract, train, sweep, predict, report, test, test-fast, such as
+ARGS="..."     more flags for extract, train, sweep, predict, report, and tests, such as
                make extract MANIFEST=videos.csv STORE=store ARGS="--backbone ResNet50"
 PYTHON=...     the Python (3.11 or newer) that .venv is made with; default: python3.
                To change it later: make distclean, then make PYTHON=python3.12 test
@@ -107,10 +108,13 @@ $(DEMO)/manifest.csv: data/demo.py | $(INSTALLED)
 	$(BIN)/python data/demo.py $(DEMO)
 
 test: $(INSTALLED)
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) -m "not xslow" $(ARGS)
 
 test-fast: $(INSTALLED)
-	@$(PYTEST) -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow and not xslow" $(ARGS)
+
+test-xslow: $(INSTALLED)
+	@$(PYTEST) -m xslow $(ARGS)
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check

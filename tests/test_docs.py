@@ -66,7 +66,7 @@ def _anchors(text: str) -> Iterator[str]:
         yield plain.replace(" ", "-")
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_code_run_in_their_order(page: str, folder: Path) -> None:
     text = page_text(page)
@@ -79,7 +79,7 @@ def test_commands_and_code_run_in_their_order(page: str, folder: Path) -> None:
         exec(compile(block, page, "exec"), {})  # noqa: S102
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_examples_of_the_help_run(program: str, folder: Path) -> None:
     for name, entry in PROGRAMS[program].COMMANDS.items():

@@ -35,7 +35,7 @@ def test_it_imports_public_names_alone() -> None:
     assert "from stage2_temporal." not in code
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_it_runs_and_leaves_what_it_tells_of(tmp_path: Path) -> None:
     from nbclient import NotebookClient
 

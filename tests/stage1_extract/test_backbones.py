@@ -80,10 +80,10 @@ def test_input_size_is_the_one_keras_was_trained_on(
         ("MobileNetV2", tf_mode),
         ("MobileNetV3Small", built_in),
         pytest.param("ResNet50", caffe_mode, marks=pytest.mark.slow),
-        pytest.param("DenseNet121", torch_mode, marks=pytest.mark.slow),
+        pytest.param("DenseNet121", torch_mode, marks=pytest.mark.xslow),
         pytest.param("EfficientNetB0", built_in, marks=pytest.mark.slow),
         pytest.param("ConvNeXtTiny", built_in, marks=pytest.mark.slow),
-        pytest.param("NASNetMobile", tf_mode, marks=pytest.mark.slow),
+        pytest.param("NASNetMobile", tf_mode, marks=pytest.mark.xslow),
     ],
 )
 def test_embeddings_equal_plain_keras_with_preprocessing_by_hand(
@@ -168,8 +168,8 @@ def test_any_number_of_frames_is_embedded_as_in_full_batches(num_frames: int) ->
     ("backbone", "alpha"),
     [
         ("MobileNet", 0.25),
-        pytest.param("EfficientNetB0", None, marks=pytest.mark.slow),
-        pytest.param("ConvNeXtTiny", None, marks=pytest.mark.slow),
+        pytest.param("EfficientNetB0", None, marks=pytest.mark.xslow),
+        pytest.param("ConvNeXtTiny", None, marks=pytest.mark.xslow),
     ],
 )
 def test_lower_precision_lowers_the_arithmetic_of_the_network_alone(

@@ -221,7 +221,7 @@ def test_restart_follows_chunks_only(shared_data: Path) -> None:
     assert chunk.source_index[0] < 192
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_lung_clips_are_read_as_plain_decoding_does(shared_data: Path) -> None:
     clips = sorted((shared_data / "lung_ultrasound" / "clips").glob("*/*"))
     for path in clips[::3]:

@@ -69,7 +69,7 @@ def test_genuine_weights_agree_with_keras(name: str) -> None:
     check_agreement(name, alpha=alpha, weights=str(weights))
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize(
     "name",
     ["MobileNetV3Small", "ConvNeXtTiny", "ResNet50"],
@@ -78,7 +78,7 @@ def test_random_weights_agree_with_keras(name: str) -> None:
     check_agreement(name, weights="random", input_size=96)
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_max_pooling_agrees_with_keras() -> None:
     check_agreement("MobileNet", weights="random", alpha=0.25, pooling="max", input_size=96)
 

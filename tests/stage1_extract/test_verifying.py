@@ -49,7 +49,7 @@ def test_every_flipped_embedding_byte_is_found_in_its_sequence(shard: Path) -> N
         assert [text.split(" in ")[0] for text in result.bad_sequences] == [name]
 
 
-@pytest.mark.parametrize("step", [61, pytest.param(17, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [61, pytest.param(17, marks=pytest.mark.xslow)])
 def test_flip_anywhere_is_found_or_leaves_the_embeddings_alone(shard: Path, step: int) -> None:
     content = shard.read_bytes()
     store = EmbeddingStore(shard)

@@ -211,7 +211,7 @@ def interrupt_at(line_number: int) -> Any:
     return trace
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.xslow)])
 def test_ctrl_c_at_any_line_of_writing_loses_at_most_the_sequence_in_hand(
     tmp_path: Path, step: int
 ) -> None:

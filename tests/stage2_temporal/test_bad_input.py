@@ -260,7 +260,7 @@ def test_spaces_around_labels_do_not_count(data: Path) -> None:
     assert sides[0] == sides[1]
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_ten_thousand_classes(tmp_path: Path) -> None:
     """Of 12,000 clips of one frame; every class has a training clip."""
     num_classes, num_clips = 10_000, 12_000

@@ -19,8 +19,8 @@ from stage2_temporal.run_facts import RunFacts
 from stage2_temporal.safe_loading import load_model
 from stage2_temporal.statistics import FeatureStatistics
 from stage2_temporal.training import TrainResult
+from tests.marks import slow
 from tests.stage2_temporal.synthetic import quick
-from tests.stage2_temporal.trainings import slow
 from tests.stage2_temporal.whole_runs import NUM_CLIPS, WholeRun
 from tests.stage2_temporal.written_runs import edit
 

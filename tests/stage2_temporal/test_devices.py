@@ -62,7 +62,7 @@ def found_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Found]
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize(("backend", "number", "case"), SAME)
 def test_several_devices_train_what_one_does(
     found_on: Callable[[str], Found], backend: str, number: str, case: str
@@ -79,7 +79,7 @@ def test_several_devices_train_what_one_does(
         np.testing.assert_allclose(several, one, rtol=0, atol=100 * tolerance * np.abs(one).max())
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize("backend", NUMBERS)
 def test_what_several_devices_train_is_repeated_and_goes_on_after_a_stop(
     found_on: Callable[[str], Found], backend: str
@@ -92,7 +92,7 @@ def test_what_several_devices_train_is_repeated_and_goes_on_after_a_stop(
             np.testing.assert_array_equal(other, first)
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_each_device_drops_other_values(found_on: Callable[[str], Found]) -> None:
     first, again, other = found_on("tensorflow")["seeds/2/losses"]
     assert first == again

@@ -22,7 +22,7 @@ from stage2_temporal import exporting, onnx_export
 from stage2_temporal.config import HEADS, POOLINGS, TrainSettings
 from stage2_temporal.export_check import ExportError
 from stage2_temporal.export_metadata import name_outputs
-from stage2_temporal.export_settings import FORMATS, ExportSettings
+from stage2_temporal.export_settings import ExportSettings
 from stage2_temporal.exporting import export
 from stage2_temporal.features import FeatureScaler
 from stage2_temporal.joined_model import JoinedModel, JoinedOutput, inference_copy
@@ -33,8 +33,8 @@ from stage2_temporal.saved_model_export import METADATA_FILE, read_saved_model
 from stage2_temporal.statistics import FeatureStatistics
 from stage2_temporal.training import TrainResult, train
 from tests.commands import code_of, commands_of, write_inputs
+from tests.marks import slow, xslow
 from tests.stage2_temporal.synthetic import quick
-from tests.stage2_temporal.trainings import slow
 from tests.stage2_temporal.whole_runs import WholeRun, names, read_json
 
 Arrays = dict[str, NDArray[Any]]
@@ -96,7 +96,7 @@ def scaled(features: NDArray[Any], scaler: Any) -> NDArray[np.float32]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", ["onnx", *xslow("savedmodel")])
 def test_a_run_of_folds_predicts_the_mean_and_the_spread_of_its_models(
     folds_run: WholeRun, tmp_path: Path, kind: str
 ) -> None:

@@ -26,6 +26,7 @@ from stage2_temporal.models import Output
 from stage2_temporal.prediction import predict_batches
 from stage2_temporal.target_scale import TrainingError
 from stage2_temporal.training_batches import TrainingBatches
+from tests.marks import slow
 from tests.stage2_temporal.synthetic import ordered, write_store
 from tests.stage2_temporal.trainings import (
     a_target,
@@ -34,7 +35,6 @@ from tests.stage2_temporal.trainings import (
     prepare,
     settings_of,
     sides,
-    slow,
     start_of,
     train,
     trainer_of,

@@ -24,8 +24,8 @@ from stage2_temporal.heads import (
     sinusoidal_positions,
     weighted_sum,
 )
+from tests.marks import slow
 from tests.stage2_temporal.synthetic import quick
-from tests.stage2_temporal.trainings import slow
 
 keras = load_keras()
 
@@ -235,7 +235,7 @@ ELSEWHERE = {
 """The fast tests, by module, that are made on other backends, too."""
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_models_work_on_every_backend(backend: str, tmp_path: Path) -> None:
     """Some fast tests of heads, models and trainings, in a process on that backend."""

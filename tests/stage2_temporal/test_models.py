@@ -24,8 +24,8 @@ from stage2_temporal.models import (
     offset_key,
 )
 from stage2_temporal.statistics import FeatureStatistics, feature_statistics
+from tests.marks import slow
 from tests.stage2_temporal.synthetic import quick, write_store
-from tests.stage2_temporal.trainings import slow
 
 keras = load_keras()
 

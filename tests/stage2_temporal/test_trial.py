@@ -18,8 +18,8 @@ from stage2_temporal.sweep_data import SweepData, load_sweep_data
 from stage2_temporal.sweep_settings import SweepSettings
 from stage2_temporal.training import train
 from stage2_temporal.trial import TrialResult, TrialRunner, num_steps
+from tests.marks import slow, xslow
 from tests.stage2_temporal.synthetic import quick
-from tests.stage2_temporal.trainings import slow
 from tests.stage2_temporal.whole_runs import IDS, names, read_json, read_texts
 
 Steps = dict[int, float]
@@ -126,6 +126,8 @@ def training_of(sweep: Sweep, data: Path, folder: Path, **changes: Any) -> dict[
             ("label", {}),
             ("grade", {"head": "gru", "balance": "oversample", "threshold": 0.3}),
             ("ef", {"balance": "uniformize", "schedule": "plateau"}),
+        ),
+        *xslow(
             ("a+b", {"threshold": "validation", "inner_folds": 2, "skip": False}),
             (["label", "ef"], {"repeats": 2, "threshold": "validation"}),
             (["grade", "a"], {"feature_table": "table.h5", "feature": ["tells"]}),
@@ -190,7 +192,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize(
     "variants",
-    slow(VARIANTS, [{"head": "gru", **changes} for changes in VARIANTS[:3]]),
+    [*slow(VARIANTS), *xslow([{"head": "gru", **changes} for changes in VARIANTS[:3]])],
 )
 def test_trials_do_not_depend_on_those_before_them(
     sweep_of: Callable[..., Sweep], variants: list[dict[str, Any]]

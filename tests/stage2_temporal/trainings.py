@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from stage1_extract.store import EmbeddingStore
@@ -19,14 +18,6 @@ from stage2_temporal.models import offset_key
 from stage2_temporal.splits import Split
 from stage2_temporal.targets import Target
 from stage2_temporal.training_batches import TrainingBatches
-
-
-def slow(*cases: Any) -> list[Any]:
-    """Return cases of a parameter, or tuples of several, that are left to the slow tests."""
-    return [
-        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
-        for case in cases
-    ]
 
 
 def a_target(
