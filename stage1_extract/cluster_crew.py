@@ -1,7 +1,10 @@
 """The workers of a run on a cluster: started on its nodes, heard, replaced when they are lost."""
 
 import dataclasses
+import math
+import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from stage1_extract.addresses import Location
@@ -16,6 +19,7 @@ _FIRST_AHEAD = 4
 _MAX_AHEAD = 1024
 _MAX_STARTS = 4
 _HEAR_SECONDS = 2.0
+_CLEAR_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Worker:
         is_loaded: Whether its backbone is.
         is_closing: Whether it was told that no clips will come for now.
         num_silent: How many news told nothing of its clips since it ended its work.
+        asked_seconds: When it was last asked for news, in `time.monotonic()`.
         calls: What was asked of it and is not answered, by Ray's reference: load, embed, hear
             or give.
     """
@@ -63,6 +68,7 @@ class Worker:
     is_loaded: bool = False
     is_closing: bool = False
     num_silent: int = 0
+    asked_seconds: float = math.inf
     calls: dict[Any, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -81,6 +87,7 @@ class Worker:
 
     def hear(self) -> None:
         """Ask it for news."""
+        self.asked_seconds = time.monotonic()
         self.calls[self.actor.hear.remote(_HEAR_SECONDS)] = "hear"
 
     def give(self, jobs: list[ClipJob]) -> None:
@@ -126,13 +133,14 @@ class Crew:
         """Nodes with a worker that is loaded."""
         return len({worker.node.node_id for worker in self.workers if worker.is_loaded})
 
-    def answers(self, seconds: float) -> list[Answer]:
-        """Return what workers answered, waiting for something at most so long."""
+    def answers(self, seconds: float) -> Iterator[Answer]:
+        """Yield what workers answered, waiting for something at most so long.
+
+        What the caller leaves comes again the next time.
+        """
         asked = {call: worker for worker in self.workers for call in worker.calls}
-        return [
-            Answer(asked[call], asked[call].calls.pop(call), _value_of(call))
-            for call in answered(list(asked), seconds)
-        ]
+        for call in answered(list(asked), seconds):
+            yield Answer(asked[call], asked[call].calls.pop(call), _value_of(call))
 
     def remove(self, worker: Worker, *, replace: bool) -> None:
         """Take a worker out; starts another on its node if that is alive and it did not often fail.
@@ -158,9 +166,13 @@ class Crew:
                 self._start(node)
 
     def end(self) -> None:
-        """Kill all workers."""
+        """Kill all workers; those that are idle remove their copies of clips before."""
+        ray = load_ray()
+        idle = [worker for worker in self.workers if worker.is_loaded and not worker.is_embedding]
+        if cleared := [worker.actor.clear.remote() for worker in idle]:
+            ray.wait(cleared, num_returns=len(cleared), timeout=_CLEAR_SECONDS)
         for worker in self.workers:
-            load_ray().kill(worker.actor)
+            ray.kill(worker.actor)
         self.workers.clear()
 
     def _start(self, node: Node) -> None:

@@ -21,6 +21,8 @@ from stage1_extract.store import EmbeddingStore, Provenance, describe_difference
 _POLL_SECONDS = 0.5
 _NODES_SECONDS = 5.0
 _MAX_ATTEMPTS = 5
+STUCK_SECONDS = 300.0
+"""A worker answers every few seconds; one that was silent for so long is given up."""
 _SAMPLE_CLIPS = 8
 _SILENT_NEWS = 2
 """A worker that ended its work has told all of it in so many news."""
@@ -72,7 +74,7 @@ class ClusterRun:
         self._partly_stored: dict[str, set[int]] = {}
         self._attempts: Counter[str] = Counter()
         self._stopped = False
-        self._looked = time.monotonic()
+        self._looked = self._awake = time.monotonic()
         self._last_loss: Exception | None = None
 
     def go(self, check_interrupt: Callable[[], None]) -> None:
@@ -88,6 +90,7 @@ class ClusterRun:
             for answer in self._crew.answers(_POLL_SECONDS):
                 if answer.worker in self._crew.workers:
                     self._take(answer)
+            self._lose_the_stuck()
             self._hand_out()
             self._look_for_nodes()
             try:
@@ -197,6 +200,17 @@ class ClusterRun:
             self._lose(worker, "it ended without a word of its last clips", replace=True)
 
     # ---------------------------------------------------------------------------- what it has lost
+
+    def _lose_the_stuck(self) -> None:
+        """Do without workers that Ray holds for alive and that do nothing: a file server hangs."""
+        before, self._awake = self._awake, time.monotonic()
+        if self._awake - before > STUCK_SECONDS / 2:
+            # It was we who slept, so answers are on their way.
+            for worker in self._crew.workers:
+                worker.asked_seconds = self._awake
+        late = self._awake - STUCK_SECONDS
+        for worker in [w for w in self._crew.workers if w.is_started and w.asked_seconds < late]:
+            self._lose(worker, f"it did not answer for {STUCK_SECONDS:.0f} s", replace=True)
 
     def _lose(self, worker: Worker, reason: str, *, replace: bool) -> None:
         """Give a worker's clips to others, unless its shards hold them."""

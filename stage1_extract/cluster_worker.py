@@ -109,6 +109,11 @@ class ClusterWorker:
         self._stopped = True
         self._jobs.drop_all()
 
+    def clear(self) -> None:
+        """End the decoders, and remove their copies of clips."""
+        if self._runner is not None:
+            self._runner.end_decoders()
+
     def hear(self, seconds: float) -> News:
         """Return what happened since the last call, waiting for something at most so long."""
         news = self._board.take(seconds)

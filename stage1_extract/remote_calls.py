@@ -121,12 +121,17 @@ def _told(address: Address) -> Iterator[None]:
         raise as_told(error, address) from error
 
 
+def lacks_room(error: Exception) -> bool:
+    """Return whether a full disk, or a used up quota, is the reason: no fault of the clip."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
 def as_told(error: Exception, address: Address) -> OSError:
     """Return the error that a person is told of, for what a file system raised."""
     reason = without_secrets(str(error).strip()) or type(error).__name__
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if lacks_room(error):
         return OSError(
-            error.errno,
+            errno.ENOSPC,
             f"no room left while {address} was copied; name a larger folder with --scratch",
         )
     status = _http_status(error)

@@ -15,6 +15,7 @@ from stage1_extract.failures import Failure
 from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.job_queue import JobQueue
 from stage1_extract.progress import ProgressLike
+from stage1_extract.remote_calls import lacks_room
 from stage1_extract.sources import Clip
 from stage1_extract.store import SourceFacts
 from stage1_extract.writing import EmbeddingError, SequenceBuffer
@@ -179,6 +180,8 @@ class EmbeddingRun:
             self._store_if_complete(self._open[clip.video_id])
         elif isinstance(content, Restart):
             self._drop(clip)
+        elif lacks_room(content):
+            raise content  # it would fail the next clips too, none of which is to blame
         else:
             self._fail(clip, content)
 

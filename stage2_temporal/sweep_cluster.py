@@ -46,13 +46,15 @@ class ClusterWorker:
         self._arrived: Any = None
         self.is_killed = False
         self.is_displaced = False
-        self.call = relay.receive.remote(_HEAR_SECONDS)
+        self.is_waiting = True
+        self.call = relay.receive.remote(0.0)  # answered as soon as there is room for it
 
     def take_answer(self) -> bool:
         """Take in the answer that came; returns whether it tells something."""
         ray = load_ray()
         try:
             answer = ray.get(self.call)
+            self.is_waiting = False
         except ray.exceptions.RayTaskError as error:
             raise RuntimeError(f"a relay on {self.node.label} failed:\n{error}") from error
         except ray.exceptions.RayError as error:

@@ -92,7 +92,8 @@ class Driver:
                 return False
             heard = self._pool.wait([worker.process for worker in self._workers], _TICK_SECONDS)
             for worker in [worker for worker in self._workers if worker.process in heard]:
-                self._serve(worker)
+                if worker in self._workers:  # another's message may have let it go
+                    self._serve(worker)
             self._fill_up(check_interrupt)
             self._progress.tick(self._queue.counts)
         if (left := self._queue.next()) is not None:
@@ -162,12 +163,21 @@ class Driver:
 
     def _go_on(self, worker: "_Worker") -> None:
         """Give a worker the next trial; without one, it stays for those that may fail to start."""
-        opened = self._queue.next()
+        opened = self._queue.next() or self._trial_without_room()
         if opened is not None:
             self._give(worker, opened)
             return
         worker.opened = None
         self._dismiss_idle()
+
+    def _trial_without_room(self) -> OpenTrial | None:
+        """Take a trial from a process that waits for room, for hours perhaps."""
+        for worker in self._workers:
+            if worker.process.is_waiting and worker.opened is not None:
+                self._dismiss(worker)
+                self._queue.put_back(worker.opened)
+                return self._queue.next()
+        return None
 
     def _dismiss_idle(self) -> None:
         if all(worker.ready for worker in self._workers):

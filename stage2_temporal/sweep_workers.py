@@ -24,6 +24,10 @@ class WorkerProcess(Protocol):
         """
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether there is no room for it yet."""
+
+    @property
     def is_displaced(self) -> bool:
         """Whether it ended because its machine is gone, which is no fault of its trial."""
 
@@ -58,6 +62,7 @@ class LocalWorker:
         environment: Variables to add.
     """
 
+    is_waiting = False
     is_displaced = False
 
     def __init__(self, setup: Setup, environment: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from typing import Self
 import psutil
 
 _START_SECONDS = 90
+_PRIORITY = {"RAY_worker_niceness": "0"}  # other tests would starve its workers
 _AUTHENTICATION = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
@@ -33,7 +34,12 @@ class LoopbackNode:
                 stdout=file,
                 stderr=file,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **(environment or {})},
+                env={
+                    **os.environ,
+                    **_PRIORITY,
+                    "RAY_USAGE_STATS_ENABLED": "0",
+                    **(environment or {}),
+                },
                 start_new_session=True,
             )
         self._wait()

@@ -8,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 import stage1_extract
+from stage1_extract import cluster_run
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.extraction import extract
 from stage1_extract.failures import read_failures
@@ -25,6 +28,7 @@ from stage1_extract.ray_session import ClusterError
 from stage1_extract.store import EmbeddingStore, shard_paths
 from stage1_extract.verifying import verify_store
 from tests.loopback_cluster import LoopbackCluster
+from tests.marks import xslow
 from tests.stage1_extract.conftest import Far
 from tests.stage1_extract.test_extraction import FLAGS, SETTINGS, write_clip, write_manifest
 from tests.stage1_extract.test_faults import Contents, contents
@@ -81,11 +85,14 @@ def start_run(clips: Path, tmp_path: Path) -> Iterator[Run]:
     started = []
 
     def begin(
-        cluster: LoopbackCluster, *flags: str, manifest: Path = clips
+        cluster: LoopbackCluster,
+        *flags: str,
+        manifest: Path = clips,
+        store: str = str(tmp_path / "store"),
     ) -> "subprocess.Popen[str]":
         # The installed command: of `python -m`, Ray gives the working folder to the workers too.
         command = [str(Path(sys.executable).with_name("stage1-extract")), "run", str(manifest)]
-        command += [str(tmp_path / "store"), *SLOW_FLAGS, "--ray", cluster.address, *flags]
+        command += [store, *SLOW_FLAGS, "--ray", cluster.address, *flags]
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -93,6 +100,8 @@ def start_run(clips: Path, tmp_path: Path) -> Iterator[Run]:
             text=True,
             process_group=0,
             cwd=tmp_path,
+            # A job in the background of a shell starts with Ctrl-C ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
@@ -158,6 +167,7 @@ def test_killed_node_costs_nothing_but_time(
     assert verify_store(tmp_path / "store").sound
 
 
+@pytest.mark.xslow
 def test_killed_worker_is_replaced_on_its_node(
     cluster: LoopbackCluster, start_run: Run, alone: Contents, tmp_path: Path
 ) -> None:
@@ -169,6 +179,35 @@ def test_killed_worker_is_replaced_on_its_node(
     assert contents(tmp_path / "store") == alone
 
 
+@pytest.mark.xslow
+def test_worker_that_is_stuck_is_done_without(
+    cluster: LoopbackCluster,
+    clips: Path,
+    alone: Contents,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster_run, "STUCK_SECONDS", 6.0)
+    stopped = list[psutil.Process]()
+
+    def stop_one() -> None:
+        while len(shard_paths(tmp_path / "store")) < 3:
+            time.sleep(0.01)
+        stopped.extend(cluster.head.workers)
+        stopped[0].suspend()
+
+    cluster.add_node()
+    settings = dataclasses.replace(SLOW, cluster=ClusterSettings(ray=cluster.address))
+    stopper = threading.Thread(target=stop_one)
+    stopper.start()
+    summary = extract(clips, tmp_path / "store", settings)
+    stopper.join()
+    assert len(stopped) == 1
+    assert (summary.num_stored, summary.failures) == (NUM_CLIPS, ())
+    assert contents(tmp_path / "store") == alone
+
+
+@pytest.mark.xslow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_driver_goes_on_with_another_number_of_nodes(
     cluster: LoopbackCluster, start_run: Run, many_clips: Path, tmp_path: Path, number: int
@@ -240,14 +279,22 @@ def with_another_version(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(folder)}
 
 
+def with_a_clock_ahead(folder: Path) -> dict[str, str]:
+    ahead = "import time\n\nright = time.time\ntime.time = lambda: right() + 600\n"
+    (folder / "sitecustomize.py").write_text(ahead)
+    return {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.xslow
 @pytest.mark.parametrize(
     ("make_environment", "reason"),
     [
         (without_the_package, "cannot import stage1_extract .*install embed-then-sequence there"),
         (with_another_version, "has another version of stage1_extract"),
+        (with_a_clock_ahead, r"has a clock that is \+\d+ s apart .*synchronise them"),
     ],
 )
-def test_node_without_the_same_package_is_named(
+def test_node_that_differs_is_named(
     cluster: LoopbackCluster,
     start_run: Run,
     tmp_path: Path,
@@ -277,8 +324,10 @@ def hidden_from_a_node(folder: Path, size: str = "1m") -> list[str]:
     ("hidden", "reason"),
     [
         ("store", "does not share the folder .*/store"),
-        ("weights", "cannot read the weights file .*No such file"),
-        ("videos", "does not see 40 of 40 videos"),
+        *xslow(
+            ("weights", "cannot read the weights file .*No such file"),
+            ("videos", "does not see 40 of 40 videos"),
+        ),
     ],
 )
 def test_node_that_does_not_see_a_folder_is_named(
@@ -303,21 +352,24 @@ def write_weights(path: Path) -> None:
     ).save_weights(path)
 
 
+@pytest.mark.xslow
 def test_same_manifest_started_twice_is_refused_the_second_time(
-    clips: Path, pair: LoopbackCluster, start_run: Run, alone: Contents, tmp_path: Path
+    many_clips: Path, pair: LoopbackCluster, start_run: Run, tmp_path: Path
 ) -> None:
-    first = start_run(pair)
+    first = start_run(pair, manifest=many_clips)
     wait_for(first, lambda: bool(shard_paths(tmp_path / "store")))
-    code, text = finish(start_run(pair))
+    code, text = finish(start_run(pair, manifest=many_clips))
     assert code == 2
     assert (
         f"another run embeds the same manifest into {tmp_path}/store: process {first.pid}" in text
     )
     code, text = finish(first)
     assert code == 0, text
-    assert contents(tmp_path / "store") == alone
+    store = EmbeddingStore(tmp_path / "store")
+    assert (store.num_sequences, store.num_duplicates) == (NUM_MANY, 0)
 
 
+@pytest.mark.xslow
 def test_failed_clips_are_listed_once_and_the_others_stored(
     pair: LoopbackCluster, start_run: Run, tmp_path: Path
 ) -> None:
@@ -332,28 +384,48 @@ def test_failed_clips_are_listed_once_and_the_others_stored(
     assert EmbeddingStore(tmp_path / "store").video_ids.tolist() == ["1", "3", "5"]
 
 
-def test_videos_and_store_may_be_at_addresses(
-    far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def far_clips(far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A manifest of clips at addresses, which the nodes can read."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))  # for the nodes, and the run
-    names = [f"{i}.mp4" for i in range(6)]
+    names = [f"{i:02}.mp4" for i in range(NUM_CLIPS)]
     for i, name in enumerate(names):
-        write_clip(far.folder / name, seed=i)
-    rows = [f"{far.url(name)},{name}" for name in names]
+        write_clip(far.folder / name, seed=i, num_frames=40)
     manifest = tmp_path / "far.csv"
-    manifest.write_text("\n".join(["path,video_id", *rows, f"{far.url('gone.mp4')},gone", ""]))
+    rows = [f"{far.url(name)},{name}" for name in names]
+    manifest.write_text("\n".join(["path,video_id", *rows, ""]))
+    return manifest
+
+
+@pytest.mark.xslow
+def test_videos_and_store_may_be_at_addresses(
+    far: Far, far_clips: Path, start_run: Run, tmp_path: Path
+) -> None:
+    with far_clips.open("a") as file:
+        file.write(f"{far.url('gone.mp4')},gone\n")
     with LoopbackCluster() as cluster:
-        command = [str(Path(sys.executable).with_name("stage1-extract")), "run", str(manifest)]
-        done = subprocess.run(
-            [*command, far.url("store"), *FLAGS, "--ray", cluster.address],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-    assert done.returncode == 1, done.stderr
+        code, text = finish(start_run(cluster, manifest=far_clips, store=far.url("store")))
+    assert code == 1, text
     fetch_store(far.address("store"), tmp_path / "copy")
     assert list(read_failures(tmp_path / "copy")) == ["gone"]
     plain = tmp_path / "plain.csv"
-    plain.write_text("\n".join(["path,video_id", *(f"far/{name},{name}" for name in names), ""]))
-    extract(plain, tmp_path / "alone", SETTINGS)
+    rows = [f"far/{name:02}.mp4,{name:02}.mp4" for name in range(NUM_CLIPS)]
+    plain.write_text("\n".join(["path,video_id", *rows, ""]))
+    extract(plain, tmp_path / "alone", SLOW)
     assert contents(tmp_path / "copy") == contents(tmp_path / "alone")
+
+
+@pytest.mark.xslow
+def test_node_whose_disk_is_full_leaves_its_clips_to_others(
+    far_clips: Path, start_run: Run, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    small = hidden_from_a_node(scratch, size="4k")
+    with LoopbackCluster() as cluster:
+        cluster.add_node(prefix=small)
+        flags = "--scratch", str(scratch)
+        code, text = finish(start_run(cluster, *flags, manifest=far_clips))
+    assert code == 0, text
+    assert re.search(r"lost a worker of node .*no room left", text), text
+    assert EmbeddingStore(tmp_path / "store").num_sequences == NUM_CLIPS
+    assert not list(scratch.iterdir())

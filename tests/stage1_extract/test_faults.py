@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +19,13 @@ import pytest
 from stage1_extract.clips import ClipDone
 from stage1_extract.decoding import DecoderPool
 from stage1_extract.extraction import extract
+from stage1_extract.failures import read_failures
 from stage1_extract.shard_index import INDEX_NAME
 from stage1_extract.store import EmbeddingStore, shard_paths
 from stage1_extract.verifying import verify_store
 from tests.conftest import VideoFactory
 from tests.encode import encode
+from tests.stage1_extract.conftest import Far
 from tests.stage1_extract.test_decoding import RECIPE, jobs, last_events
 from tests.stage1_extract.test_extraction import FLAGS, SETTINGS, write_clip, write_manifest
 
@@ -136,7 +139,7 @@ def start_run() -> Iterator[Callable[..., Run]]:
         run.process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize("num_decoders", [4])
 def test_a_run_killed_at_random_moments_and_resumed_equals_an_undisturbed_one(
     clips: Path, calm: Contents, start_run: Callable[..., Run], tmp_path: Path, num_decoders: int
@@ -194,7 +197,11 @@ def huge(tmp_path: Path, request: pytest.FixtureRequest) -> Huge:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("huge", ["hashed", "scanned", "decoded"], indirect=True)
+@pytest.mark.parametrize(
+    "huge",
+    [*(pytest.param(how, marks=pytest.mark.xslow) for how in ("hashed", "scanned")), "decoded"],
+    indirect=True,
+)
 def test_ctrl_c_amid_a_huge_file_stops_within_seconds_and_keeps_finished_clips(
     huge: Huge, start_run: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -322,6 +329,23 @@ def test_a_full_disk_stops_the_run_and_with_space_again_it_completes(
     assert summary.failures == ()
     assert contents(store) == calm
     assert leftovers(store) == []
+
+
+def test_full_scratch_folder_stops_the_run_and_is_no_clips_failure(
+    far: Far, tiny_filesystem: Path, tmp_path: Path
+) -> None:
+    for i in range(3):
+        write_clip(far.folder / f"{i}.mp4", seed=i)
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("\n".join(["path", *(far.url(f"{i}.mp4") for i in range(3)), ""]))
+    settings = dataclasses.replace(SETTINGS, scratch=str(tiny_filesystem / "scratch"), decoders=1)
+    ballast = tiny_filesystem / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(tiny_filesystem).free))
+    with pytest.raises(OSError, match=r"no room left while .*mp4 was copied; .*--scratch"):
+        extract(manifest, tmp_path / "store", settings)
+    assert read_failures(tmp_path / "store") == {}
+    ballast.unlink()
+    assert extract(manifest, tmp_path / "store", settings).num_stored == 3
 
 
 def test_a_failure_whose_record_was_torn_is_tried_again(tmp_path: Path) -> None:

@@ -83,11 +83,45 @@ def outcomes(folder: Path) -> list[tuple[object, ...]]:
 def test_two_nodes_find_what_one_machine_finds(cluster: LoopbackCluster, tmp_path: Path) -> None:
     cluster.add_node()
     units = [8, 16, 32, 64, 128, 256]
-    text = finish(start(tmp_path / "cluster", cluster, units, seconds=0.3))
+    text = finish(start(tmp_path / "cluster", cluster, units, seconds=0.6))
     assert "2 at a time" in text
     assert len(set(pids(tmp_path / "cluster"))) == 2
     run_fake(tmp_path / "alone", sweep_settings(f"units = {units}", sampler="grid"))
     assert outcomes(tmp_path / "cluster") == outcomes(tmp_path / "alone")
+
+
+TAKEN = """
+import sys, time
+import ray
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+
+
+@ray.remote(num_cpus=1)
+class Other:
+    def begin(self):
+        return "begun"
+
+
+other = Other.remote()
+print(ray.get(other.begin.remote()), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.xslow
+def test_trial_that_waits_for_room_is_done_by_another(
+    cluster: LoopbackCluster, tmp_path: Path
+) -> None:
+    cluster.add_node()
+    command = [sys.executable, "-c", TAKEN, cluster.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "begun\n"
+        finish(start(tmp_path / "sweep", cluster, [8, 16, 32]))
+        other.kill()
+    assert [record.state for record in read_trials(tmp_path / "sweep")] == ["complete"] * 3
+    assert len(set(pids(tmp_path / "sweep"))) == 1
 
 
 def has_process(node: LoopbackNode, pid: int) -> bool:
@@ -118,6 +152,7 @@ def test_trial_of_a_killed_node_goes_on_elsewhere(cluster: LoopbackCluster, tmp_
     assert len(set(done)) == 4 * NUM_FOLDS
 
 
+@pytest.mark.xslow
 def test_killed_driver_goes_on_with_another_number_of_nodes(
     cluster: LoopbackCluster, tmp_path: Path
 ) -> None:
@@ -134,6 +169,7 @@ def test_killed_driver_goes_on_with_another_number_of_nodes(
     assert len(set(done)) == 4 * NUM_FOLDS
 
 
+@pytest.mark.xslow
 def test_process_that_dies_of_its_trial_costs_the_trial(
     cluster: LoopbackCluster, tmp_path: Path
 ) -> None:
