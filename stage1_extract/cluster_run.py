@@ -21,11 +21,11 @@ from stage1_extract.store import EmbeddingStore, Provenance, describe_difference
 _POLL_SECONDS = 0.5
 _NODES_SECONDS = 5.0
 _MAX_ATTEMPTS = 5
-STUCK_SECONDS = 300.0
-"""A worker answers every few seconds; one that was silent for so long is given up."""
 _SAMPLE_CLIPS = 8
 _SILENT_NEWS = 2
 """A worker that ended its work has told all of it in so many news."""
+STUCK_SECONDS = 300.0
+"""A worker answers every few seconds; one that was silent for so long is given up."""
 
 
 class ClusterRun:

@@ -81,7 +81,8 @@ def extract(
             embeds the same manifest into it.
         ClusterError: The cluster, or a node of it, cannot do the work.
         WeightsError: The backbone's weights cannot be had.
-        OSError: The store cannot be written; what was finished is kept.
+        OSError: The store cannot be written, or copies of clips find no room; what was finished
+            is kept.
         KeyboardInterrupt: Stopped by the user; what was finished is kept.
     """
     settings = settings or ExtractSettings()

@@ -72,7 +72,8 @@ class LocalRunner:
 
         Raises:
             PrecisionError: The precision is too low for these videos; nothing was stored.
-            OSError: The store cannot be written; what was finished is kept.
+            OSError: The store cannot be written, or copies of clips find no room; what was
+                finished is kept.
             KeyboardInterrupt: Stopped by the user; what was finished is kept.
         """
         if not jobs:
@@ -108,7 +109,7 @@ class LocalRunner:
         that the next call need not start them.
 
         Raises:
-            OSError: The sink cannot write.
+            OSError: The sink cannot write, or copies of clips find no room.
             KeyboardInterrupt: Stopped by the user.
         """
         if JobQueue.of(jobs).exhausted:

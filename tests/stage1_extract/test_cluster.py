@@ -198,7 +198,7 @@ def test_worker_that_is_stuck_is_done_without(
 
     cluster.add_node()
     settings = dataclasses.replace(SLOW, cluster=ClusterSettings(ray=cluster.address))
-    stopper = threading.Thread(target=stop_one)
+    stopper = threading.Thread(target=stop_one, daemon=True)
     stopper.start()
     summary = extract(clips, tmp_path / "store", settings)
     stopper.join()
