@@ -420,11 +420,18 @@ def test_node_whose_disk_is_full_leaves_its_clips_to_others(
     far_clips: Path, start_run: Run, tmp_path: Path
 ) -> None:
     scratch = tmp_path / "scratch"
-    small = hidden_from_a_node(scratch, size="4k")
     with LoopbackCluster() as cluster:
-        cluster.add_node(prefix=small)
-        flags = "--scratch", str(scratch)
-        code, text = finish(start_run(cluster, *flags, manifest=far_clips))
+        full = cluster.add_node(prefix=hidden_from_a_node(scratch, size="4k"))
+        run = start_run(cluster, "--scratch", str(scratch), manifest=far_clips)
+        # The other one is held up until the full one was tried: it might do all clips before.
+        wait_for(run, lambda: bool(cluster.head.workers and full.workers))
+        held = cluster.head.workers
+        for worker in held:
+            worker.suspend()
+        wait_for(run, lambda: not full.workers)
+        for worker in held:
+            worker.resume()
+        code, text = finish(run)
     assert code == 0, text
     assert re.search(r"lost a worker of node .*no room left", text), text
     assert EmbeddingStore(tmp_path / "store").num_sequences == NUM_CLIPS
