@@ -9,7 +9,7 @@ from typing import Self
 from stage1_extract.addresses import Location
 from stage1_extract.clips import ClipJob
 from stage1_extract.cluster_crew import Crew, Lost
-from stage1_extract.cluster_run import ClusterRun
+from stage1_extract.cluster_run import ROOM_SECONDS, ClusterRun
 from stage1_extract.config import ExtractSettings
 from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import chosen_backend
@@ -19,9 +19,9 @@ from stage1_extract.ray_actors import no_room, num_workers
 from stage1_extract.ray_session import ClusterError, alive_nodes, joined_cluster
 from stage1_extract.run_loop import RunResult
 from stage1_extract.store import Provenance
+from stage1_extract.targets import Target
 
 _POLL_SECONDS = 0.5
-_ROOM_SECONDS = 60.0
 _SOURCES = 50
 _PACKAGES = ("stage1_extract",)
 
@@ -31,8 +31,7 @@ class ClusterRunner:
 
     Args:
         settings: How; its `cluster` says where.
-        store: The store; a folder that all nodes share, or an address.
-        folder: Tells what the store holds; the store itself, unless that is at an address.
+        target: The store: in a folder that all nodes share, or at an address.
 
     Attributes:
         provenance: What the shards say of their origin.
@@ -41,9 +40,9 @@ class ClusterRunner:
         ClusterError: There is no cluster, or nodes cannot do the work: each is named.
     """
 
-    def __init__(self, settings: ExtractSettings, store: Location, folder: Path) -> None:
+    def __init__(self, settings: ExtractSettings, target: Target) -> None:
         self._settings = settings
-        self._store, self._folder = store.absolute(), folder
+        self._target, self._store = target, target.store.absolute()
         with ExitStack() as stack:
             stack.enter_context(joined_cluster(settings.cluster.ray or "local"))
             nodes = [node for node in alive_nodes() if num_workers(node, settings.cluster)]
@@ -51,7 +50,7 @@ class ClusterRunner:
                 raise ClusterError(no_room(settings.cluster))
             self._nodes = nodes
             check_nodes(nodes, self._needs())
-            self._crew = Crew(settings, nodes)
+            self._crew = Crew(settings, self._store, nodes)
             stack.callback(self._crew.end)
             self.provenance = self._first_provenance()
             self._open = stack.pop_all()
@@ -82,9 +81,8 @@ class ClusterRunner:
             self._settings,
             self._crew,
             jobs,
+            self._target,
             progress,
-            store=self._store,
-            folder=self._folder,
             needs=needs,
             provenance=self.provenance,
         )
@@ -111,19 +109,24 @@ class ClusterRunner:
         while crew.workers:
             for answer in crew.answers(_POLL_SECONDS):
                 worker, value = answer.worker, answer.value
-                if isinstance(value, Lost | Exception):
+                if worker not in crew.workers:
+                    continue  # of what it was asked, the first answer told of its loss
+                if isinstance(value, Lost):
+                    reasons.append(f"{worker.node.label}: {value.traceback or value.reason}")
+                    crew.remove(worker, replace=True)
+                elif isinstance(value, Exception):
                     reasons.append(f"{worker.node.label}: {value}")
-                    crew.remove(worker, replace=isinstance(value, Lost))
+                    crew.remove(worker, replace=False)
                 elif answer.call == "load":
                     worker.is_loaded = True
                     return value  # type: ignore[no-any-return]
                 else:
                     worker.is_started = True
                     worker.hear()
-            late = time.monotonic() - started > _ROOM_SECONDS
+            late = time.monotonic() - started > ROOM_SECONDS
             if late and not any(worker.is_started for worker in crew.workers):
                 raise ClusterError(
-                    f"no worker found room within {_ROOM_SECONDS:.0f} s: the cluster's CPUs or "
+                    f"no worker found room within {ROOM_SECONDS:.0f} s: the cluster's CPUs or "
                     "GPUs are taken by other work (`ray status` shows it); try again later, or "
                     "take less with --worker-cpus and --worker-gpus"
                 )

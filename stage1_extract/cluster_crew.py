@@ -5,28 +5,38 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from stage1_extract.addresses import Location
+from stage1_extract.clip_ledger import MOST_LOSSES
 from stage1_extract.clips import ClipJob
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.cluster_worker import ClusterWorker
 from stage1_extract.config import ExtractSettings
+from stage1_extract.keras_setup import chosen_backend
 from stage1_extract.ray_actors import answered, num_workers, share_of, start_actor
 from stage1_extract.ray_session import Node, alive_nodes, load_ray
 
 _FIRST_AHEAD = 4
 _MAX_AHEAD = 1024
-_MAX_STARTS = 4
+_MAX_STARTS = 2 * MOST_LOSSES
+"""A worker is started so often while nothing comes of it; a clip or two alone may cost fewer."""
 _HEAR_SECONDS = 2.0
-_CLEAR_SECONDS = 5.0
+_CLEAR_SECONDS = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
-    """Instead of an answer: the worker, or its node, is gone."""
+    """Instead of an answer: the worker, or its node, is gone, or failed in a way nobody foresaw.
+
+    Attributes:
+        reason: Why, in a line.
+        traceback: Where the worker's program failed; "" where it did not.
+    """
 
     reason: str
+    traceback: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +87,13 @@ class Worker:
         return "embed" in self.calls.values()
 
     def load(self) -> None:
-        """Have it load the backbone."""
+        """Have it load the backbone, and see whether it reaches the store."""
         self.calls[self.actor.load.remote()] = "load"
 
-    def embed(self, store: Location, sample: list[ClipJob]) -> None:
+    def embed(self, sample: list[ClipJob]) -> None:
         """Have it take clips."""
         self.is_closing = False
-        self.calls[self.actor.embed.remote(store, sample)] = "embed"
+        self.calls[self.actor.embed.remote(sample)] = "embed"
 
     def hear(self) -> None:
         """Ask it for news."""
@@ -117,13 +127,15 @@ class Crew:
 
     Args:
         settings: How they embed.
+        store: Where they write.
         nodes: Nodes that passed the checks.
     """
 
-    def __init__(self, settings: ExtractSettings, nodes: list[Node]) -> None:
+    def __init__(self, settings: ExtractSettings, store: Location, nodes: list[Node]) -> None:
         self.workers: list[Worker] = []
         self._cluster = settings.cluster
-        self._settings = dataclasses.replace(settings, cluster=ClusterSettings())
+        self._settings = settings_elsewhere(settings)
+        self._store = store
         self._starts: Counter[str] = Counter()
         self._known = {node.node_id for node in nodes}
         self.add(nodes)
@@ -155,9 +167,17 @@ class Crew:
 
     def new_nodes(self) -> list[Node]:
         """Return nodes that joined the cluster since the last call."""
-        joined = [node for node in alive_nodes() if node.node_id not in self._known]
+        joined = [
+            node
+            for node in alive_nodes()
+            if node.node_id not in self._known and num_workers(node, self._cluster)
+        ]
         self._known |= {node.node_id for node in joined}
         return joined
+
+    def note_progress(self, node: Node) -> None:
+        """Forget how often workers were lost on a node: they get something done."""
+        self._starts[node.node_id] = 0
 
     def add(self, nodes: list[Node]) -> None:
         """Start workers on nodes."""
@@ -181,7 +201,13 @@ class Crew:
             return
         share = share_of(node, self._cluster)
         actor = start_actor(
-            ClusterWorker, node, share, self._settings, num_cpus=share.cpus, has_gpu=share.gpus > 0
+            ClusterWorker,
+            node,
+            share,
+            self._settings,
+            self._store,
+            num_cpus=share.cpus,
+            has_gpu=share.gpus > 0,
         )
         worker = Worker(node, actor, ahead=max(_FIRST_AHEAD, 2 * int(share.cpus)))
         worker.load()
@@ -189,13 +215,24 @@ class Crew:
         self.workers.append(worker)
 
 
+def settings_elsewhere(settings: ExtractSettings) -> ExtractSettings:
+    """Return settings that mean the same in another folder and environment, without a cluster."""
+    is_file = settings.weights not in ("imagenet", "random")
+    return dataclasses.replace(
+        settings,
+        backend=chosen_backend(settings.backend),
+        weights=str(Path(settings.weights).absolute()) if is_file else settings.weights,
+        scratch=None if settings.scratch is None else str(settings.scratch_folder),
+        cluster=ClusterSettings(),
+    )
+
+
 def _value_of(call: Any) -> Any:
     ray = load_ray()
     errors = ray.exceptions
     try:
         return ray.get(call)
-    except errors.RayTaskError as error:
-        # Expected errors are answers; this one is the program's.
-        raise RuntimeError(f"a worker failed:\n{error}") from error
+    except errors.RayTaskError as error:  # expected ones are answers
+        return Lost(str(error).strip().splitlines()[-1], traceback=str(error))
     except errors.RayError as error:  # its process, or its node, is gone
         return Lost(str(error).strip().splitlines()[0])

@@ -2,30 +2,41 @@
 
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
-from stage1_extract.addresses import Location
+from stage1_extract.clip_ledger import MOST_LOSSES, ClipLedger, SequenceKey
 from stage1_extract.clips import ClipJob
 from stage1_extract.cluster_crew import Answer, Crew, Lost, Worker
 from stage1_extract.cluster_worker import News
 from stage1_extract.config import ExtractSettings
 from stage1_extract.failures import Failure, append_failure
-from stage1_extract.node_checks import Needs, check_nodes
+from stage1_extract.newcomers import Newcomers
+from stage1_extract.node_checks import Needs
+from stage1_extract.precision import PrecisionError
 from stage1_extract.progress import ClusterProgressLike
 from stage1_extract.ray_session import ClusterError
 from stage1_extract.run_loop import RunResult
-from stage1_extract.store import EmbeddingStore, Provenance, describe_difference, shard_paths
+from stage1_extract.store import (
+    EmbeddingStore,
+    Provenance,
+    StoreError,
+    describe_difference,
+    shard_paths,
+)
+from stage1_extract.targets import Target
 
 _POLL_SECONDS = 0.5
 _NODES_SECONDS = 5.0
-_MAX_ATTEMPTS = 5
+_KEEP_SECONDS = 10.0
 _SAMPLE_CLIPS = 8
 _SILENT_NEWS = 2
 """A worker that ended its work has told all of it in so many news."""
 STUCK_SECONDS = 300.0
 """A worker answers every few seconds; one that was silent for so long is given up."""
+BLOCKED_SECONDS = 900.0
+"""So is one that answers, and whose work stands still; a large batch or an upload takes minutes."""
+ROOM_SECONDS = 60.0
+"""That no worker finds room is told after so long."""
 
 
 class ClusterRun:
@@ -39,8 +50,7 @@ class ClusterRun:
         settings: How.
         crew: The workers.
         jobs: What to embed.
-        store: Where the workers write.
-        folder: Tells what the store holds; the store itself, unless that is at an address.
+        target: Where the workers write.
         progress: Who hears of it.
         needs: What nodes that join must have.
         provenance: What all shards must say.
@@ -54,50 +64,54 @@ class ClusterRun:
         settings: ExtractSettings,
         crew: Crew,
         jobs: Sequence[ClipJob],
+        target: Target,
         progress: ClusterProgressLike,
         *,
-        store: Location,
-        folder: Path,
         needs: Needs,
         provenance: Provenance,
     ) -> None:
         self.result = RunResult()
         self._settings = settings
         self._crew = crew
-        self._pending = deque(jobs)
+        self._clips = ClipLedger(jobs)
         self._sample = list(jobs[:: max(1, len(jobs) // _SAMPLE_CLIPS)])[:_SAMPLE_CLIPS]
+        self._target = target
         self._progress = progress
-        self._store, self._folder = store, folder
-        self._needs = needs
         self._provenance = provenance
-        self._known_shards = {path.name for path in shard_paths(folder)}
-        self._partly_stored: dict[str, set[int]] = {}
-        self._attempts: Counter[str] = Counter()
+        self._newcomers = Newcomers(needs)
+        self._known_shards = {path.name for path in shard_paths(target.folder)}
         self._stopped = False
-        self._looked = self._awake = time.monotonic()
-        self._last_loss: Exception | None = None
+        self._looked = self._awake = self._had_room = self._kept = time.monotonic()
+        self._num_kept = 0
+        self._reasons: dict[str, str] = {}
 
     def go(self, check_interrupt: Callable[[], None]) -> None:
         """Embed everything.
 
         Raises:
-            ClusterError: No worker is left.
-            ValueError, OSError: What ended the last worker, or what would end each.
+            ClusterError: No worker is left; what ended the last of each node is told.
+            PrecisionError: The precision is too low for these videos.
+            OSError: Failures cannot be noted.
             KeyboardInterrupt: From `check_interrupt`, once what was begun is stored.
         """
         interrupt: KeyboardInterrupt | None = None
-        while self._is_busy():
-            for answer in self._crew.answers(_POLL_SECONDS):
-                if answer.worker in self._crew.workers:
-                    self._take(answer)
-            self._lose_the_stuck()
-            self._hand_out()
-            self._look_for_nodes()
-            try:
-                check_interrupt()
-            except KeyboardInterrupt as error:
-                interrupt = error
-                self._stop()
+        try:
+            while self._is_busy():
+                for answer in self._crew.answers(_POLL_SECONDS):
+                    if answer.worker in self._crew.workers:
+                        self._take(answer)
+                self._lose_the_stuck()
+                self._hand_out()
+                self._look_for_nodes()
+                self._tell_of_waiting()
+                try:
+                    check_interrupt()
+                except KeyboardInterrupt as error:
+                    interrupt = error
+                    self._stop()
+        finally:
+            self._newcomers.close()
+            self._keep_failures()
         if interrupt:
             raise interrupt
 
@@ -107,18 +121,22 @@ class ClusterRun:
             return True
         if self._stopped:  # until they told of what they stored at last
             return any(w.jobs and w.num_silent < _SILENT_NEWS for w in workers)
-        left = len(self._pending) + sum(len(worker.jobs) for worker in workers)
+        left = len(self._clips) + sum(len(worker.jobs) for worker in workers)
         if left and not workers:
-            raise self._last_loss or ClusterError(
+            reasons = [f"\n  {label}: {reason}" for label, reason in self._reasons.items()]
+            raise ClusterError(
                 f"no worker is left, and {left} clips are not embedded; what was stored is kept, "
-                "run the same command again to go on"
+                "run the same command again to go on. Why the last worker of each node was lost:"
+                + "".join(reasons)
             )
         return left > 0
 
     def _stop(self) -> None:
         """Have the workers store what they have begun, and no more."""
+        if self._stopped:
+            return
         self._stopped = True
-        self._pending.clear()
+        self._clips.drop_all()
         for worker in self._crew.workers:
             worker.stop()
 
@@ -127,12 +145,13 @@ class ClusterRun:
     def _take(self, answer: Answer) -> None:
         worker, value = answer.worker, answer.value
         if isinstance(value, Lost):
+            if value.traceback and value.reason not in self._reasons.values():
+                self._progress.write(value.traceback)
             self._lose(worker, value.reason, replace=True)
-        elif isinstance(value, OSError):
-            self._last_loss = value
-            self._lose(worker, str(value), replace=False)
+        elif isinstance(value, PrecisionError):
+            raise value  # it would be too low for the others, too
         elif isinstance(value, Exception):
-            raise value
+            self._lose(worker, str(value), replace=False)
         elif answer.call == "load":
             self._accept(worker, value)
         elif answer.call == "embed":
@@ -145,6 +164,7 @@ class ClusterRun:
     def _accept(self, worker: Worker, provenance: Provenance) -> None:
         if difference := describe_difference(self._provenance.settings, provenance.settings):
             self._lose(worker, f"it computes something else: {difference}", replace=False)
+            return
         worker.is_loaded = True
 
     def _take_news(self, worker: Worker, news: News) -> None:
@@ -163,33 +183,37 @@ class ClusterRun:
             self._fail(failure)
         for message in news.messages:
             self._progress.write(f"{worker.node.host}: {message}")
-        if not news.num_waiting and self._pending and worker.is_embedding:
+        if news.stored or news.failures:
+            self._crew.note_progress(worker.node)
+        if not news.num_waiting and self._clips.pending and worker.is_embedding:
             worker.look_further_ahead()
+        if news.blocked_seconds > BLOCKED_SECONDS:
+            reason = f"its work did not go on for {BLOCKED_SECONDS:.0f} s: does a file server hang?"
+            self._lose(worker, reason, replace=True)
+            return
         self._check_silence(worker)
 
-    def _note_stored(self, worker: Worker, keys: Sequence[tuple[str, int, int]]) -> int:
-        """Take sequences off a worker's list; returns how many of its clips are complete."""
-        num_complete = 0
-        for video_id, view, length in keys:
-            job = worker.jobs.get(video_id)
-            if job is None:
-                continue
-            lacking = self._partly_stored.setdefault(video_id, set(job.views))
-            lacking.discard(view)
-            self.result.num_frames += length
-            if not lacking:
-                del worker.jobs[video_id], self._partly_stored[video_id]
-                num_complete += 1
-        worker.num_finished -= num_complete
-        self.result.num_stored += num_complete
-        return num_complete
+    def _note_stored(self, worker: Worker, keys: Sequence[SequenceKey]) -> int:
+        """Take sequences off a worker's clips; returns how many of these are complete."""
+        stored = self._clips.note_stored(worker.jobs, keys)
+        worker.num_finished -= stored.num_clips
+        self.result.num_stored += stored.num_clips
+        self.result.num_frames += stored.num_frames
+        return stored.num_clips
 
     def _fail(self, failure: Failure) -> None:
-        append_failure(self._folder, failure)
+        append_failure(self._target.folder, failure)
         self.result.failures.append(failure)
+        if time.monotonic() - self._kept > _KEEP_SECONDS:
+            self._keep_failures()
         self._progress.finish_clip(failed=True)
-        if self._settings.fail_fast and not self._stopped:
+        if self._settings.fail_fast:
             self._stop()
+
+    def _keep_failures(self) -> None:
+        if len(self.result.failures) > self._num_kept:
+            self._target.keep_failures()
+        self._num_kept, self._kept = len(self.result.failures), time.monotonic()
 
     def _check_silence(self, worker: Worker) -> None:
         """Take clips back that a worker has lost without saying so, which would be a fault."""
@@ -202,7 +226,7 @@ class ClusterRun:
     # ---------------------------------------------------------------------------- what it has lost
 
     def _lose_the_stuck(self) -> None:
-        """Do without workers that Ray holds for alive and that do nothing: a file server hangs."""
+        """Do without workers that Ray holds for alive and that do not answer."""
         before, self._awake = self._awake, time.monotonic()
         if self._awake - before > STUCK_SECONDS / 2:
             # It was we who slept, so answers are on their way.
@@ -215,62 +239,69 @@ class ClusterRun:
     def _lose(self, worker: Worker, reason: str, *, replace: bool) -> None:
         """Give a worker's clips to others, unless its shards hold them."""
         self._crew.remove(worker, replace=replace)
+        self._reasons[worker.node.label] = reason
         num_counted = worker.num_finished
         num_rescued = sum(self._note_stored(worker, keys) for keys in self._unknown_shards())
         self._progress.take_back(num_counted - num_rescued)
-        left = [self._without_stored(job) for job in worker.jobs.values()]
+        left = list(worker.jobs.values())
         what = f"; {len(left)} clips go to other workers" if left else ""
         self._progress.write(f"lost a worker of {worker.node.label} ({reason}){what}")
         if self._stopped:
             return
-        for job in left:
-            video_id = job.clip.video_id
-            self._attempts[video_id] += 1
-            if self._attempts[video_id] < _MAX_ATTEMPTS:
-                self._pending.append(job)
-                continue
+        for job in self._clips.take_back(left):
             error = ClusterError(
-                f"{_MAX_ATTEMPTS} workers were lost while they had this clip, at last: {reason}"
+                f"{MOST_LOSSES} workers or more were lost while they had this clip, the last of "
+                f"them had no other: {reason}"
             )
-            self._fail(Failure.of(video_id, job.clip.path, error))
+            self._fail(Failure.of(job.clip.video_id, job.clip.path, error))
 
-    def _unknown_shards(self) -> list[list[tuple[str, int, int]]]:
-        """Return the sequences of shards that no worker told of."""
-        found = []
-        for path in shard_paths(self._folder):
-            if path.name not in self._known_shards:
+    def _unknown_shards(self) -> Iterator[list[SequenceKey]]:
+        """Yield the sequences of shards that no worker told of."""
+        try:
+            self._target.renew_shards()
+        except (StoreError, OSError) as error:
+            self._progress.write(f"what the lost worker stored at last is done again: {error}")
+        for path in shard_paths(self._target.folder):
+            if path.name in self._known_shards:
+                continue
+            self._known_shards.add(path.name)
+            try:
                 store = EmbeddingStore(path)
-                columns = store.video_ids.tolist(), store.views.tolist(), store.lengths.tolist()
-                found.append(list(zip(*columns, strict=True)))
-        return found
-
-    def _without_stored(self, job: ClipJob) -> ClipJob:
-        lacking = self._partly_stored.pop(job.clip.video_id, None)
-        return ClipJob(job.clip, tuple(sorted(lacking))) if lacking else job
+            except (StoreError, OSError) as error:  # torn with its machine, or just merged
+                self._progress.write(f"a shard is taken for empty: {error}")
+                continue
+            columns = store.video_ids.tolist(), store.views.tolist(), store.lengths.tolist()
+            yield list(zip(*columns, strict=True))
 
     # -------------------------------------------------------------------------- what workers get
 
     def _hand_out(self) -> None:
         loaded = [worker for worker in self._crew.workers if worker.is_loaded]
-        if not self._pending:
-            for worker in loaded:
-                if worker.is_embedding:
-                    worker.close()
+        if self._clips.pending:
+            self._share_out(loaded)
             return
         for worker in loaded:
+            if worker.is_embedding:
+                worker.close()
+            elif self._clips.suspects and not worker.jobs:
+                worker.embed(self._sample)
+                worker.give([self._clips.suspects.popleft()])
+
+    def _share_out(self, loaded: Sequence[Worker]) -> None:
+        for worker in loaded:
             if not worker.is_embedding:
-                worker.embed(self._store, self._sample)
+                worker.embed(self._sample)
         takers = sorted((w for w in loaded if not w.is_closing), key=lambda w: w.num_open)
         if not takers:
             return
         # The last clips are shared out evenly.
-        open_clips = len(self._pending) + sum(worker.num_open for worker in takers)
+        open_clips = len(self._clips.pending) + sum(worker.num_open for worker in takers)
         fair = math.ceil(open_clips / len(takers))
         for worker in takers:
-            room = min(worker.ahead, fair) - worker.num_open
-            jobs = [self._pending.popleft() for _ in range(min(room, len(self._pending)))]
-            if jobs:
+            if jobs := self._clips.take(max(0, min(worker.ahead, fair) - worker.num_open)):
                 worker.give(jobs)
+
+    # ------------------------------------------------------------------------------- who is there
 
     def _look_for_nodes(self) -> None:
         """Have nodes that join take part."""
@@ -279,11 +310,21 @@ class ClusterRun:
         self._looked = time.monotonic()
         nodes = self._crew.num_nodes
         self._progress.show_place(f"{nodes} node{'s' * (nodes != 1)}")
-        if self._stopped or not (joined := self._crew.new_nodes()):
-            return
-        try:
-            check_nodes(joined, self._needs)
-        except ClusterError as error:
-            self._progress.write(f"nodes that joined are not used: {error}")
-        else:
-            self._crew.add(joined)
+        self._newcomers.look_at(self._crew.new_nodes())
+        for node, error in self._newcomers.checked():
+            if error is not None:
+                self._progress.write(f"{node.label} joined the cluster and is not used: {error}")
+            elif not self._stopped:
+                self._crew.add([node])
+
+    def _tell_of_waiting(self) -> None:
+        """Say so once if all workers wait for room, for hours perhaps."""
+        workers = self._crew.workers
+        if not workers or any(worker.is_started for worker in workers):
+            self._had_room = time.monotonic()
+        elif time.monotonic() - self._had_room > ROOM_SECONDS:
+            self._had_room = math.inf
+            self._progress.write(
+                f"{len(workers)} workers wait for room: the cluster's CPUs or GPUs are taken by "
+                "other work (`ray status` shows it)"
+            )

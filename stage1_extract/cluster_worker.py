@@ -1,6 +1,7 @@
 """One worker of a cluster: a Ray actor that holds the backbone and writes shards of its own."""
 
 import dataclasses
+import math
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from stage1_extract.addresses import Location
+from stage1_extract.addresses import Address, Location
 from stage1_extract.clips import ClipJob
 from stage1_extract.config import ExtractSettings
 from stage1_extract.cores import CORES_VARIABLE
@@ -17,6 +18,7 @@ from stage1_extract.failures import Failure
 from stage1_extract.job_queue import JobQueue
 from stage1_extract.local import LocalRunner
 from stage1_extract.publishing import open_outbox
+from stage1_extract.remote import list_folder
 from stage1_extract.run_loop import RunResult
 from stage1_extract.store import Provenance, SequenceRecord, SourceFacts
 from stage1_extract.writing import SequenceBuffer, ShardWriter
@@ -37,6 +39,8 @@ class News:
         failures: Clips that failed.
         messages: For the user.
         num_waiting: Clips that wait for a decoder.
+        blocked_seconds: For how long its work has not gone on, as in a call to a file server that
+            hangs.
     """
 
     num_frames: int = 0
@@ -45,6 +49,7 @@ class News:
     failures: list[Failure] = dataclasses.field(default_factory=list)
     messages: list[str] = dataclasses.field(default_factory=list)
     num_waiting: int = 0
+    blocked_seconds: float = 0.0
 
 
 class ClusterWorker:
@@ -52,16 +57,21 @@ class ClusterWorker:
 
     Args:
         settings: How, as for one device.
+        store: Where it writes.
         num_cpus: Cores that it may use.
         has_gpu: Whether Ray granted it one.
     """
 
-    def __init__(self, settings: ExtractSettings, *, num_cpus: float, has_gpu: bool) -> None:
+    def __init__(
+        self, settings: ExtractSettings, store: Location, *, num_cpus: float, has_gpu: bool
+    ) -> None:
         cores = max(1, int(num_cpus))
         _limit(cores, has_gpu=has_gpu)
         decoders = cores if settings.decoders == "auto" else settings.decoders
         self._settings = dataclasses.replace(settings, decoders=decoders)
+        self._store = store
         self._runner: LocalRunner | None = None
+        self._is_measured = False
         self._jobs = JobQueue()
         self._stopped = False
         self._board = _NewsBoard()
@@ -69,31 +79,37 @@ class ClusterWorker:
     def load(self) -> Provenance | Exception:
         """Load the backbone and start the decoders; an error is returned."""
         try:
+            if isinstance(self._store, Address):
+                list_folder(self._store)  # a node without keys, or a route, is told of now
             self._runner = LocalRunner(self._settings)
             self._runner.prepare()
         except (ValueError, OSError) as error:
             return error
         return self._runner.provenance
 
-    def embed(self, store: Location, sample: Sequence[ClipJob]) -> RunResult | Exception:
+    def embed(self, sample: Sequence[ClipJob]) -> RunResult | Exception:
         """Embed what `give` brings until `close`; an error that ends it is returned.
 
         Args:
-            store: Where it is.
             sample: Clips to try a low precision on before.
         """
         if self._runner is None:
             raise RuntimeError("the worker was not loaded")
         try:
-            self._runner.measure_precision(sample, self._board)
-            with open_outbox(store, self._settings.scratch_folder) as outbox:
-                writer = self._runner.new_writer(outbox, self._board.note_stored)
-                sink = _WorkerSink(writer, self._board)
-                return self._runner.embed_into(self._jobs, sink, self._board)
+            with self._board.at_work():
+                return self._embed(self._runner, sample)
         except (ValueError, OSError) as error:
             return error
         finally:
             self._jobs = JobQueue()  # for the next time
+
+    def _embed(self, runner: LocalRunner, sample: Sequence[ClipJob]) -> RunResult:
+        if not self._is_measured:
+            runner.measure_precision(sample, self._board)
+            self._is_measured = True
+        with open_outbox(self._store, self._settings.scratch_folder) as outbox:
+            writer = runner.new_writer(outbox, self._board.note_stored)
+            return runner.embed_into(self._jobs, _WorkerSink(writer, self._board), self._board)
 
     def give(self, jobs: Sequence[ClipJob]) -> None:
         """Add clips; those that come after `stop` are left."""
@@ -127,6 +143,7 @@ class _NewsBoard:
     def __init__(self) -> None:
         self._news = News()
         self._any = False
+        self._beat_seconds = math.inf  # when its work last went on; never late without work
         self._changed = threading.Condition()
 
     def take(self, seconds: float) -> News:
@@ -137,7 +154,21 @@ class _NewsBoard:
             time.sleep(_GATHER_SECONDS)
         with self._changed:
             news, self._news, self._any = self._news, News(), False
+        news.blocked_seconds = max(0.0, time.monotonic() - self._beat_seconds)
         return news
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """In the block, work goes on as often as `beat` says so."""
+        self.beat()
+        try:
+            yield
+        finally:
+            self._beat_seconds = math.inf
+
+    def beat(self) -> None:
+        """Note that work goes on."""
+        self._beat_seconds = time.monotonic()
 
     @contextmanager
     def _noted(self) -> Iterator[News]:
@@ -198,6 +229,7 @@ class _WorkerSink:
         self._board.note_failure(failure)
 
     def flush_if_old(self) -> None:
+        self._board.beat()  # called often, whatever there is to do
         self._writer.flush_if_old()
 
     def flush(self) -> None:

@@ -14,7 +14,6 @@ from stage1_extract.local import LocalRunner
 from stage1_extract.manifest import Manifest, read_manifest
 from stage1_extract.progress import Progress
 from stage1_extract.resume import check_known_settings, missing_jobs, standing_failures
-from stage1_extract.run_lease import run_lease
 from stage1_extract.run_loop import RunResult
 from stage1_extract.store import (
     EmbeddingStore,
@@ -98,7 +97,7 @@ def _extract_into(
     folder = target.folder
     check_known_settings(folder, settings)
     target.begin()
-    with run_lease(folder, manifest.sha256) as lease_notes, _runner(settings, target) as runner:
+    with target.lease(manifest.sha256) as lease_notes, _runner(settings, target) as runner:
         jobs = missing_jobs(folder, runner.provenance, manifest.clips, num_views=settings.views)
         earlier = standing_failures(folder, manifest.clips, jobs, retry=settings.retry_failed)
         target.keep_failures()
@@ -108,7 +107,6 @@ def _extract_into(
         progress = Progress(len(pending), show=show_progress and bool(pending))
         result = runner.embed(pending, target.store, progress) if pending else RunResult()
         if pending:
-            target.keep_failures()  # of a cluster's run, which notes them here
             target.renew()
             target.keep_failures()
         if result.num_stored:
@@ -130,7 +128,7 @@ def _extract_into(
 
 def _runner(settings: ExtractSettings, target: Target) -> LocalRunner | DeviceGroup | ClusterRunner:
     if settings.cluster.ray is not None:
-        return ClusterRunner(settings, target.store, target.folder)
+        return ClusterRunner(settings, target)
     return DeviceGroup(settings) if settings.devices else LocalRunner(settings)
 
 

@@ -48,6 +48,17 @@ class Mirror:
             StoreError: A shard is damaged.
             OSError: The store cannot be reached, or not be read.
         """
+        listed = self.renew_shards()
+        self._merged = failure_files(listed)
+        (self.folder / FILE_NAME).write_bytes(failures_at(self.store, listed))
+
+    def renew_shards(self) -> dict[str, RemoteState]:
+        """Fetch the shards that came to the store since, and return all its files.
+
+        Raises:
+            StoreError: A shard is damaged.
+            OSError: The store cannot be reached, or not be read.
+        """
         listed = list_folder(self.store)
         for path in self.folder.glob(f"*{SHARD_SUFFIX}"):
             if path.name not in listed:
@@ -60,8 +71,7 @@ class Mirror:
         with ThreadPoolExecutor(_NUM_THREADS) as threads:
             for _ in threads.map(self._fetch_index, wanted, wanted.values()):
                 pass
-        self._merged = failure_files(listed)
-        (self.folder / FILE_NAME).write_bytes(failures_at(self.store, listed))
+        return listed
 
     def keep_failures(self) -> None:
         """Put failures.jsonl, as it is here now, to the store in place of those it was made of.

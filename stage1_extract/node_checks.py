@@ -10,7 +10,7 @@ from typing import Any
 
 from stage1_extract import node_probe
 from stage1_extract.node_probe import Answers, Questions
-from stage1_extract.ray_session import ClusterError, Node, load_ray, on_node
+from stage1_extract.ray_session import ClusterError, Node, alive_nodes, load_ray, on_node
 
 MAX_CLOCK_SECONDS = 60.0
 """Clocks may differ by so much; what is stored tells when it was made."""
@@ -66,9 +66,11 @@ def check_nodes(nodes: Sequence[Node], needs: Needs) -> None:
         answers = _ask(nodes, questions)
         span = asked, time.time()
         ours = node_probe.answer(questions, "driver")
+        alive = set(alive_nodes())
         problems = [
             f"{node.label} {problem}"
             for node, theirs in zip(nodes, answers, strict=True)
+            if node in alive  # one that is lost meanwhile does no work, good or bad
             for problem in problems_of(node, theirs, ours, span, questions)
         ]
     if problems:

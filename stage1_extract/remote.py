@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import inspect
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import Any
 from stage1_extract import remote_calls
 from stage1_extract.addresses import Address
 from stage1_extract.remote_calls import open_system, retried
+from stage1_extract.shard_format import PARTIAL_SUFFIX
 from stage1_extract.sources import Beat
 
 _BLOCK_BYTES = 2**20
@@ -150,7 +152,9 @@ def upload(source: Path, address: Address) -> None:
     """
     fs, path = open_system(address)
     size = source.stat().st_size
-    hidden = open_system(address.folder.child(f".{address.name}.partial"))[1]
+    # Of its own, for several writers may put the same file at once.
+    name = f".{address.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+    hidden = open_system(address.folder.child(name))[1]
 
     def copy() -> None:
         if address.scheme in _OBJECT_STORES:

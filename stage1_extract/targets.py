@@ -1,14 +1,16 @@
 """Where a run's shards go: a folder, or an address whose store is seen through a mirror."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from stage1_extract.address_lease import address_lease
 from stage1_extract.addresses import Location
 from stage1_extract.compact import compact_store
 from stage1_extract.mirrors import Mirror
 from stage1_extract.remote_calls import check_scheme
+from stage1_extract.run_lease import run_lease
 from stage1_extract.scratch import ScratchFolder
 from stage1_extract.store import EmbeddingStore, StoreError, remove_stale_partials, shard_paths
 
@@ -16,15 +18,15 @@ _MANY_SHARDS = 8
 
 
 class Target(Protocol):
-    """A store that a run writes into.
+    """A store that a run writes into."""
 
-    Attributes:
-        store: Where it is.
-        folder: A folder on this machine that tells what it holds; frames may be missing there.
-    """
+    @property
+    def store(self) -> Location:
+        """Where it is."""
 
-    store: Location
-    folder: Path
+    @property
+    def folder(self) -> Path:
+        """A folder on this machine that tells what it holds; frames may be missing there."""
 
     def begin(self) -> None:
         """Make it ready to be written into, and remove what killed runs left."""
@@ -33,7 +35,19 @@ class Target(Protocol):
         """Keep failures.jsonl as it is in `folder` now."""
 
     def renew(self) -> None:
-        """Have `folder` tell what was written since."""
+        """Have `folder` tell what was written since: shards, and failures in place of its own."""
+
+    def renew_shards(self) -> object:
+        """Have `folder` tell which shards were written since."""
+
+    def lease(self, manifest_sha256: str) -> AbstractContextManager[list[str]]:
+        """Return a context in which no other run embeds the same manifest into the store.
+
+        Its value are notes for the user; there is one if the lease is lost.
+
+        Raises:
+            StoreError: Another run does.
+        """
 
     def merge_small_shards(self, shard_bytes: int) -> list[str]:
         """Merge the small shards of a long run, and remove copies; returns a remark if they stay.
@@ -67,7 +81,7 @@ def open_target(store: Location, scratch: Path | None) -> Iterator[Target]:
 
 class _FolderTarget:
     def __init__(self, folder: Path) -> None:
-        self.store: Location = folder
+        self.store = folder
         self.folder = folder
 
     def begin(self) -> None:
@@ -79,6 +93,12 @@ class _FolderTarget:
 
     def renew(self) -> None:
         pass
+
+    def renew_shards(self) -> None:
+        pass
+
+    def lease(self, manifest_sha256: str) -> AbstractContextManager[list[str]]:
+        return run_lease(self.folder, manifest_sha256)
 
     def merge_small_shards(self, shard_bytes: int) -> list[str]:
         few = len(shard_paths(self.folder)) < _MANY_SHARDS
@@ -93,10 +113,11 @@ class _FolderTarget:
 
 
 class _AddressTarget(Mirror):
-    store: Location  # type: ignore[assignment]
-
     def begin(self) -> None:
         self.remove_stale_partials()
+
+    def lease(self, manifest_sha256: str) -> AbstractContextManager[list[str]]:
+        return address_lease(self.store, manifest_sha256)
 
     def merge_small_shards(self, shard_bytes: int) -> list[str]:
         del shard_bytes  # nothing is merged there

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stage1_extract import remote_calls
+from stage1_extract import address_lease, remote_calls
 from stage1_extract.addresses import Address
 from tests.stage1_extract import far_files
 
@@ -45,6 +45,7 @@ def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
     remote_calls.scheme_problem.cache_clear()
     monkeypatch.setattr(remote_calls, "WAITS_SECONDS", (0.01, 0.01, 0.01))
     monkeypatch.setattr(remote_calls, "UPLOAD_WAITS_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(address_lease, "SETTLE_SECONDS", 0.05)
     monkeypatch.setattr(sys, "path", list(sys.path))
     site, folder = tmp_path / "site", tmp_path / "far"
     site.mkdir()

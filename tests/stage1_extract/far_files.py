@@ -7,6 +7,7 @@ Every call is noted in the folder's `calls.log`.
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -91,7 +92,7 @@ class FarFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _trouble(self, path: str) -> str:
         """Return what goes wrong now; each line of the file counts down how often."""
-        file = Path(f"{path}.trouble")
+        file = Path(re.sub(r"\.\w{8}\.partial$", ".partial", path) + ".trouble")
         if not file.exists():
             return ""
         what, times = file.read_text().split()

@@ -10,9 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 import psutil
 import pytest
@@ -25,9 +28,10 @@ from stage1_extract.failures import read_failures
 from stage1_extract.fetching import fetch_store
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.ray_session import ClusterError
+from stage1_extract.shard_index import INDEX_NAME
 from stage1_extract.store import EmbeddingStore, shard_paths
 from stage1_extract.verifying import verify_store
-from tests.loopback_cluster import LoopbackCluster
+from tests.loopback_cluster import LoopbackCluster, LoopbackNode
 from tests.marks import xslow
 from tests.stage1_extract.conftest import Far
 from tests.stage1_extract.test_extraction import FLAGS, SETTINGS, write_clip, write_manifest
@@ -118,6 +122,63 @@ def finish(process: "subprocess.Popen[str]", seconds: float = 240) -> tuple[int,
     return process.returncode, output + messages
 
 
+class SeenShards(threading.Thread):
+    """Notes the sequences of each shard as it appears, before the end of a run merges them.
+
+    Each shard that a worker writes under `SLOW_FLAGS` holds one.
+    """
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(daemon=True)
+        self._store = store
+        self._ended = threading.Event()
+        self._names = set[str]()
+        self.keys: Counter[tuple[str, int]] = Counter()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.01):
+            for path in shard_paths(self._store):
+                if path.name not in self._names:
+                    self._names.add(path.name)
+                    self._note(path)
+
+    def _note(self, path: Path) -> None:
+        try:
+            shard = EmbeddingStore(path)
+        except FileNotFoundError:  # merged meanwhile
+            return
+        if shard.num_sequences == 1:
+            self.keys[shard.video_ids[0], int(shard.views[0])] += 1
+
+    def __enter__(self) -> Self:
+        self._store.mkdir(exist_ok=True)
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+
+@contextmanager
+def held_up(run: "subprocess.Popen[str]", node: LoopbackNode) -> Iterator[None]:
+    """Have a node's worker stand still, as soon as there is one, for the time of the block."""
+    wait_for(run, lambda: bool(node.workers))
+    held = node.workers
+    for worker in held:
+        worker.suspend()
+    try:
+        yield
+    finally:
+        for worker in held:
+            worker.resume()
+
+
+def decodes(node: LoopbackNode) -> bool:
+    """Whether a node's worker has come so far as to have decoders."""
+    return any(worker.children() for worker in node.workers)
+
+
 def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 180
     while not condition():
@@ -127,15 +188,17 @@ def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool]) ->
 
 
 def test_two_nodes_make_the_store_that_one_machine_makes(
-    pair: LoopbackCluster, start_run: Run, alone: Contents, tmp_path: Path
+    clips: Path, pair: LoopbackCluster, start_run: Run, alone: Contents, tmp_path: Path
 ) -> None:
-    code, text = finish(start_run(pair, "--shard-seconds", "1"))
+    manifest = Path(os.path.relpath(clips, tmp_path))  # the nodes were started in other folders
+    with SeenShards(tmp_path / "store") as seen:
+        code, text = finish(start_run(pair, manifest=manifest, store="store"))
     assert code == 0, text
     assert f"{NUM_CLIPS} embedded now" in text
     assert contents(tmp_path / "store") == alone
-    assert EmbeddingStore(tmp_path / "store").num_duplicates == 0
-    left = [path.name for path in (tmp_path / "store").iterdir() if path.suffix != ".h5"]
-    assert left == []
+    assert set(seen.keys.values()) == {1}
+    left = {path.name for path in (tmp_path / "store").iterdir() if path.suffix != ".h5"}
+    assert left <= {INDEX_NAME}
 
 
 @pytest.fixture
@@ -151,19 +214,19 @@ def test_killed_node_costs_nothing_but_time(
     cluster: LoopbackCluster, start_run: Run, many_clips: Path, alone: Contents, tmp_path: Path
 ) -> None:
     node = cluster.add_node()
-    run = start_run(cluster, manifest=many_clips)
-    wait_for(run, lambda: any(worker.children() for worker in node.workers))  # its decoders
-    stored = len(shard_paths(tmp_path / "store"))
-    wait_for(run, lambda: len(shard_paths(tmp_path / "store")) >= stored + 6)
-    node.kill()
-    code, text = finish(run)
+    with SeenShards(tmp_path / "store") as seen:
+        run = start_run(cluster, manifest=many_clips)
+        with held_up(run, cluster.head):
+            wait_for(run, lambda: len(seen.keys) >= 6)
+        node.kill()
+        code, text = finish(run)
     assert code == 0, text
     assert "lost a worker of node" in text
     found = contents(tmp_path / "store")
     assert len(found) == NUM_MANY
     for (video_id, view), content in found.items():
         assert content == alone[video_id.partition("-")[0], view]
-    assert EmbeddingStore(tmp_path / "store").num_duplicates == 0
+    assert set(seen.keys.values()) == {1}
     assert verify_store(tmp_path / "store").sound
 
 
@@ -176,6 +239,7 @@ def test_killed_worker_is_replaced_on_its_node(
     cluster.head.workers[0].kill()
     code, text = finish(run)
     assert code == 0, text
+    assert "lost a worker of node" in text
     assert contents(tmp_path / "store") == alone
 
 
@@ -187,11 +251,11 @@ def test_worker_that_is_stuck_is_done_without(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster_run, "STUCK_SECONDS", 6.0)
+    monkeypatch.setattr(cluster_run, "STUCK_SECONDS", 20.0)
     stopped = list[psutil.Process]()
 
     def stop_one() -> None:
-        while len(shard_paths(tmp_path / "store")) < 3:
+        while not (shard_paths(tmp_path / "store") and decodes(cluster.head)):
             time.sleep(0.01)
         stopped.extend(cluster.head.workers)
         stopped[0].suspend()
@@ -250,7 +314,7 @@ def test_no_cluster_at_the_address_is_told_at_once(clips: Path, tmp_path: Path) 
         ClusterError, match=f"no Ray cluster answers at 127.0.0.1:{port}.*ray start"
     ):
         extract(clips, tmp_path / "store", settings)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60  # Ray itself tries for two minutes
 
 
 BLOCKED = """
@@ -357,8 +421,8 @@ def test_same_manifest_started_twice_is_refused_the_second_time(
     many_clips: Path, pair: LoopbackCluster, start_run: Run, tmp_path: Path
 ) -> None:
     first = start_run(pair, manifest=many_clips)
-    wait_for(first, lambda: bool(shard_paths(tmp_path / "store")))
-    code, text = finish(start_run(pair, manifest=many_clips))
+    with held_up(first, pair.head), held_up(first, pair.nodes[1]):
+        code, text = finish(start_run(pair, manifest=many_clips))
     assert code == 2
     assert (
         f"another run embeds the same manifest into {tmp_path}/store: process {first.pid}" in text
@@ -423,14 +487,9 @@ def test_node_whose_disk_is_full_leaves_its_clips_to_others(
     with LoopbackCluster() as cluster:
         full = cluster.add_node(prefix=hidden_from_a_node(scratch, size="4k"))
         run = start_run(cluster, "--scratch", str(scratch), manifest=far_clips)
-        # The other one is held up until the full one was tried: it might do all clips before.
-        wait_for(run, lambda: bool(cluster.head.workers and full.workers))
-        held = cluster.head.workers
-        for worker in held:
-            worker.suspend()
-        wait_for(run, lambda: not full.workers)
-        for worker in held:
-            worker.resume()
+        with held_up(run, cluster.head):  # it might do all clips before the full one is tried
+            wait_for(run, lambda: bool(full.workers))
+            wait_for(run, lambda: not full.workers)
         code, text = finish(run)
     assert code == 0, text
     assert re.search(r"lost a worker of node .*no room left", text), text

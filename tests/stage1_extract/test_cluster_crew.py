@@ -1,12 +1,15 @@
 """What workers of a cluster answer, with calls that are answered at once."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from stage1_extract import cluster_crew
-from stage1_extract.cluster_crew import Crew, Worker
+from stage1_extract.cluster_crew import Crew, Worker, settings_elsewhere
+from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.config import ExtractSettings
+from stage1_extract.keras_setup import load_keras
 from stage1_extract.ray_session import Node
 
 
@@ -19,7 +22,7 @@ def crew(monkeypatch: pytest.MonkeyPatch) -> Crew:
 
     monkeypatch.setattr(cluster_crew, "answered", all_of)
     monkeypatch.setattr(cluster_crew, "_value_of", str.upper)
-    crew = Crew(ExtractSettings(), [])
+    crew = Crew(ExtractSettings(), Path("store"), [])
     for name in "ab":
         calls = {f"{name} load": "load", f"{name} hear": "hear"}
         node = Node(name, "host", "10.0.0.1", 1, 0)
@@ -40,3 +43,18 @@ def test_answers_that_were_left_come_again(crew: Crew) -> None:
         assert answer.value == "A LOAD"
         break
     assert [answer.value for answer in crew.answers(0)] == ["A HEAR", "B LOAD", "B HEAR"]
+
+
+def test_settings_mean_the_same_in_the_folder_and_environment_of_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ExtractSettings(
+        weights="w.h5", scratch="scratch", cluster=ClusterSettings(ray="10.0.0.1:6379")
+    )
+    told = settings_elsewhere(given)
+    assert told.weights == str(tmp_path / "w.h5")
+    assert told.scratch == str(tmp_path / "scratch")
+    assert told.backend == load_keras().backend.backend()
+    assert told.cluster.ray is None
+    assert settings_elsewhere(ExtractSettings(weights="random")).weights == "random"

@@ -86,6 +86,11 @@ def test_a_run_into_an_address_stores_what_a_folder_would_and_goes_on(
     capsys.readouterr()
 
 
+def partials(far: Far) -> list[Path]:
+    """Return what is half-uploaded."""
+    return [path for path in (far.folder / "store").glob(".a.h5.*") if path.suffix == ".partial"]
+
+
 def test_a_shard_whose_upload_is_killed_is_not_listed(
     far: Far, make_shard: ShardFactory, tmp_path: Path
 ) -> None:
@@ -95,10 +100,11 @@ def test_a_shard_whose_upload_is_killed_is_not_listed(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", UPLOAD, str(shard), far.url("store/a.h5")]
     with subprocess.Popen(command, env=environment) as process:
-        partial = far.folder / "store/.a.h5.partial"
         deadline = time.monotonic() + 30
-        while not (partial.exists() and partial.stat().st_size) and time.monotonic() < deadline:
+        while not any(path.stat().st_size for path in partials(far)):
+            assert time.monotonic() < deadline
             time.sleep(0.02)
+        (partial,) = partials(far)
         assert 0 < partial.stat().st_size < shard.stat().st_size
         process.send_signal(signal.SIGKILL)
     mirror = Mirror(far.address("store"), tmp_path / "mirror")
