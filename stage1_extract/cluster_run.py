@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from stage1_extract.clip_ledger import MOST_LOSSES, ClipLedger, SequenceKey
 from stage1_extract.clips import ClipJob
@@ -10,23 +10,17 @@ from stage1_extract.cluster_crew import Answer, Crew, Lost, Worker
 from stage1_extract.cluster_worker import News
 from stage1_extract.config import ExtractSettings
 from stage1_extract.failures import Failure, append_failure
-from stage1_extract.newcomers import Newcomers
 from stage1_extract.node_checks import Needs
+from stage1_extract.node_watch import NodeWatch
 from stage1_extract.precision import PrecisionError
 from stage1_extract.progress import ClusterProgressLike
 from stage1_extract.ray_session import ClusterError
 from stage1_extract.run_loop import RunResult
-from stage1_extract.store import (
-    EmbeddingStore,
-    Provenance,
-    StoreError,
-    describe_difference,
-    shard_paths,
-)
+from stage1_extract.store import Provenance, describe_difference
 from stage1_extract.targets import Target
+from stage1_extract.untold_shards import UntoldShards
 
 _POLL_SECONDS = 0.5
-_NODES_SECONDS = 5.0
 _KEEP_SECONDS = 10.0
 _SAMPLE_CLIPS = 8
 _SILENT_NEWS = 2
@@ -35,8 +29,6 @@ STUCK_SECONDS = 300.0
 """A worker answers every few seconds; one that was silent for so long is given up."""
 BLOCKED_SECONDS = 900.0
 """So is one that answers, and whose work stands still; a large batch or an upload takes minutes."""
-ROOM_SECONDS = 60.0
-"""That no worker finds room is told after so long."""
 
 
 class ClusterRun:
@@ -78,10 +70,10 @@ class ClusterRun:
         self._target = target
         self._progress = progress
         self._provenance = provenance
-        self._newcomers = Newcomers(needs)
-        self._known_shards = {path.name for path in shard_paths(target.folder)}
+        self._nodes = NodeWatch(crew, needs, progress)
+        self._untold = UntoldShards(target, progress.write)
         self._stopped = False
-        self._looked = self._awake = self._had_room = self._kept = time.monotonic()
+        self._awake = self._kept = time.monotonic()
         self._num_kept = 0
         self._reasons: dict[str, str] = {}
 
@@ -102,15 +94,15 @@ class ClusterRun:
                         self._take(answer)
                 self._lose_the_stuck()
                 self._hand_out()
-                self._look_for_nodes()
-                self._tell_of_waiting()
+                if not self._stopped:
+                    self._nodes.look()
                 try:
                     check_interrupt()
                 except KeyboardInterrupt as error:
                     interrupt = error
                     self._stop()
         finally:
-            self._newcomers.close()
+            self._nodes.close()
             self._keep_failures()
         if interrupt:
             raise interrupt
@@ -176,7 +168,7 @@ class ClusterRun:
         worker.num_finished += news.num_finished
         worker.num_open -= news.num_finished + len(news.failures)
         for shard, keys in news.stored.items():
-            self._known_shards.add(shard)
+            self._untold.tell_of(shard)
             self._note_stored(worker, keys)
         for failure in news.failures:
             del worker.jobs[failure.video_id]
@@ -238,10 +230,10 @@ class ClusterRun:
 
     def _lose(self, worker: Worker, reason: str, *, replace: bool) -> None:
         """Give a worker's clips to others, unless its shards hold them."""
-        self._crew.remove(worker, replace=replace)
+        self._crew.remove(worker, replace=replace and not self._stopped)
         self._reasons[worker.node.label] = reason
         num_counted = worker.num_finished
-        num_rescued = sum(self._note_stored(worker, keys) for keys in self._unknown_shards())
+        num_rescued = sum(self._note_stored(worker, keys) for keys in self._untold.find())
         self._progress.take_back(num_counted - num_rescued)
         left = list(worker.jobs.values())
         what = f"; {len(left)} clips go to other workers" if left else ""
@@ -254,24 +246,6 @@ class ClusterRun:
                 f"them had no other: {reason}"
             )
             self._fail(Failure.of(job.clip.video_id, job.clip.path, error))
-
-    def _unknown_shards(self) -> Iterator[list[SequenceKey]]:
-        """Yield the sequences of shards that no worker told of."""
-        try:
-            self._target.renew_shards()
-        except (StoreError, OSError) as error:
-            self._progress.write(f"what the lost worker stored at last is done again: {error}")
-        for path in shard_paths(self._target.folder):
-            if path.name in self._known_shards:
-                continue
-            self._known_shards.add(path.name)
-            try:
-                store = EmbeddingStore(path)
-            except (StoreError, OSError) as error:  # torn with its machine, or just merged
-                self._progress.write(f"a shard is taken for empty: {error}")
-                continue
-            columns = store.video_ids.tolist(), store.views.tolist(), store.lengths.tolist()
-            yield list(zip(*columns, strict=True))
 
     # -------------------------------------------------------------------------- what workers get
 
@@ -300,31 +274,3 @@ class ClusterRun:
         for worker in takers:
             if jobs := self._clips.take(max(0, min(worker.ahead, fair) - worker.num_open)):
                 worker.give(jobs)
-
-    # ------------------------------------------------------------------------------- who is there
-
-    def _look_for_nodes(self) -> None:
-        """Have nodes that join take part."""
-        if time.monotonic() - self._looked < _NODES_SECONDS:
-            return
-        self._looked = time.monotonic()
-        nodes = self._crew.num_nodes
-        self._progress.show_place(f"{nodes} node{'s' * (nodes != 1)}")
-        self._newcomers.look_at(self._crew.new_nodes())
-        for node, error in self._newcomers.checked():
-            if error is not None:
-                self._progress.write(f"{node.label} joined the cluster and is not used: {error}")
-            elif not self._stopped:
-                self._crew.add([node])
-
-    def _tell_of_waiting(self) -> None:
-        """Say so once if all workers wait for room, for hours perhaps."""
-        workers = self._crew.workers
-        if not workers or any(worker.is_started for worker in workers):
-            self._had_room = time.monotonic()
-        elif time.monotonic() - self._had_room > ROOM_SECONDS:
-            self._had_room = math.inf
-            self._progress.write(
-                f"{len(workers)} workers wait for room: the cluster's CPUs or GPUs are taken by "
-                "other work (`ray status` shows it)"
-            )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stage1_extract import cluster, cluster_run, newcomers
+from stage1_extract import cluster, cluster_run, node_watch
 from stage1_extract.backbones import WeightsError
 from stage1_extract.clips import ClipJob
 from stage1_extract.cluster_crew import Crew, Lost
@@ -16,6 +16,7 @@ from stage1_extract.cluster_run import ClusterRun
 from stage1_extract.config import ExtractSettings
 from stage1_extract.failures import read_failures
 from stage1_extract.node_checks import Needs
+from stage1_extract.node_watch import NodeWatch
 from stage1_extract.precision import PrecisionError
 from stage1_extract.ray_session import ClusterError
 from stage1_extract.run_loop import RunResult
@@ -64,7 +65,7 @@ class Messages:
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """A maker of pretended clusters."""
-    monkeypatch.setattr(cluster_run, "_NODES_SECONDS", 0.0)
+    monkeypatch.setattr(node_watch, "_LOOK_SECONDS", 0.0)
 
     def make(*names: str, **what: Any) -> PretendedRay:
         return PretendedRay([node(name) for name in names], **what).install(monkeypatch)
@@ -271,7 +272,7 @@ def test_nodes_that_join_are_checked_one_by_one(
         if nodes[0].host == "unfit":
             raise ClusterError("unfit lacks the weights")
 
-    monkeypatch.setattr(newcomers, "check_nodes", check)
+    monkeypatch.setattr(node_watch, "check_nodes", check)
     ray = install("a", blocked={"a"})
     monkeypatch.setattr(cluster_run, "BLOCKED_SECONDS", float("inf"))  # it waits for the others
 
@@ -290,13 +291,12 @@ def test_nodes_that_join_are_checked_one_by_one(
 def test_waiting_for_room_is_told_once(
     install: Install, target: Target, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_run, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(node_watch, "ROOM_SECONDS", 0.0)
     ray = install("a")
-    given = ExtractSettings()
-    crew = Crew(given, target.store, ray.nodes)
-    run = ClusterRun(given, crew, jobs("a"), target, messages, needs=NEEDS, provenance=PROVENANCE)
+    watch = NodeWatch(Crew(ExtractSettings(), target.store, ray.nodes), NEEDS, messages)
     for _ in range(3):
-        run._tell_of_waiting()
+        watch.look()
+    watch.close()
     assert messages.text.count("1 workers wait for room") == 1
 
 
