@@ -63,9 +63,13 @@ def remove_stale(parent: Path | None = None) -> None:
 def _locked_folder(parent: Path) -> "tuple[Path, int | None]":
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        # Until it is locked, another process may take it for stale and remove it.
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if path.exists():  # another process may have taken it for stale before it was locked
+        if path.exists():
             return path, descriptor
         os.close(descriptor)
 

@@ -4,9 +4,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stage1_extract import scratch
 from stage1_extract.scratch import ScratchFolder, remove_stale
 
 HOLD = """
@@ -21,16 +23,16 @@ time.sleep(600)
 
 
 def test_it_is_gone_with_its_content_after_the_block(tmp_path: Path) -> None:
-    with ScratchFolder(tmp_path / "new") as scratch:
-        (scratch.path / "a.mp4").touch()
-        assert scratch.path.parent == tmp_path / "new"
+    with ScratchFolder(tmp_path / "new") as made:
+        (made.path / "a.mp4").touch()
+        assert made.path.parent == tmp_path / "new"
     assert not list((tmp_path / "new").iterdir())
 
 
 def test_the_system_says_where_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with ScratchFolder() as scratch:
-        assert scratch.path.parent == tmp_path
+    with ScratchFolder() as made:
+        assert made.path.parent == tmp_path
 
 
 def test_that_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
@@ -43,9 +45,28 @@ def test_that_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path: 
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     (tmp_path / "other").mkdir()
-    with ScratchFolder(tmp_path) as scratch:
-        assert sorted(tmp_path.iterdir()) == sorted([scratch.path, tmp_path / "other"])
+    with ScratchFolder(tmp_path) as made:
+        assert sorted(tmp_path.iterdir()) == sorted([made.path, tmp_path / "other"])
 
 
 def test_a_folder_that_is_not_there_holds_nothing_stale(tmp_path: Path) -> None:
     remove_stale(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("module", ["os", "fcntl"])
+def test_one_that_another_process_removes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    name = {"os": "open", "fcntl": "flock"}[module]
+    made, action = list[Path](), getattr(getattr(scratch, module), name)
+
+    def remove_first(*arguments: Any) -> Any:
+        if not made:
+            made.extend(tmp_path.iterdir())
+            made[0].rmdir()  # as `remove_stale` of another process
+        return action(*arguments)
+
+    monkeypatch.setattr(getattr(scratch, module), name, remove_first)
+    with ScratchFolder(tmp_path) as folder:
+        assert list(tmp_path.iterdir()) == [folder.path]
+        assert folder.path != made[0]
