@@ -74,7 +74,7 @@ def read_index(folder: Path) -> dict[str, Entry]:
         return {}
     try:
         return _entries(folder, content[start:])
-    except (ValueError, KeyError, TypeError):  # written by something else
+    except (ValueError, LookupError, TypeError):  # written by something else
         return {}
 
 
