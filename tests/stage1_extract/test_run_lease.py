@@ -6,6 +6,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -139,23 +142,21 @@ def test_empty_lease_is_named_to_be_removed(
 def test_of_many_at_once_one_gets_a_stale_lease(tmp_path: Path) -> None:
     with hold(tmp_path) as process:
         process.kill()
-    barrier, ended, got = threading.Barrier(8), threading.Event(), list[str]()
+    barrier, ended = threading.Barrier(8), threading.Event()
 
-    def try_it() -> None:
+    def try_it() -> str:
         barrier.wait()
         try:
             with lease(tmp_path, SHA):
-                got.append("held")
                 ended.wait()
+                return "held"
         except StoreError:
-            got.append("refused")
+            return "refused"
 
-    threads = [threading.Thread(target=try_it) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    while len(got) < 8:
-        time.sleep(0.05)
-    ended.set()
-    for thread in threads:
-        thread.join()
-    assert sorted(got) == ["held", *["refused"] * 7]
+    with ThreadPoolExecutor(8) as threads:
+        tries = [threads.submit(try_it) for _ in range(8)]
+        try:
+            deque(islice(as_completed(tries, timeout=300), 7))
+        finally:
+            ended.set()
+    assert sorted(one.result() for one in tries) == ["held", *["refused"] * 7]
