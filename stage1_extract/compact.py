@@ -1,12 +1,24 @@
 """Merging small shards into large ones, so that nothing can be lost on the way.
 
-The new shard is on the disk before the old ones are removed. A crash in between leaves copies, of
-which readers take the first; the next compaction removes them.
+**A shard is removed only after the same compaction has written anew every sequence in it**, copies
+of what stands elsewhere too. So shards that share sequences are replaced together. A crash in
+between leaves copies, of which readers take the first; the next compaction removes them.
+
+That is all that several compactions of one store need, on any machines and in any interleaving:
+no lock, whose holder a file system across machines cannot tell for certain. For let s be a sequence
+in a shard that is removed. Who removed it had written s into a shard before, which is younger, as
+it was written after the old one was opened. If that one was removed too, s stands in one younger
+still, and so on; shards are finitely many, so the last one of these stands. To drop a copy because
+an older shard holds it as well would break this: two could each drop the one that the other keeps.
+
+A compaction that fails, or meets the work of another one, takes back the shards that it wrote for
+those it has not begun to remove. Nobody's reason to remove anything was such a shard.
 """
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +29,6 @@ from stage1_extract.provenance import StoreError, merge_software
 from stage1_extract.running_digests import RunningDigests
 from stage1_extract.shard_format import (
     FACTS,
-    embedding_hasher,
     new_shard_path,
     remove_stale_partials,
     sync,
@@ -71,6 +82,11 @@ class Part:
         return lengths
 
     @property
+    def num_bytes(self) -> int:
+        """Size of the embeddings that are copied."""
+        return int(self.lengths.sum()) * self.shard.row_bytes
+
+    @property
     def ranges(self) -> list[Range]:
         """The rows of the shard's frames that are copied."""
         return self.opened.ranges_of(self.positions)
@@ -92,7 +108,8 @@ def compact_store(path: Path, *, shard_bytes: int = SHARD_BYTES) -> CompactResul
 
     Every sequence is compared with its checksum while it is copied, a piece at a time: memory does
     not grow with the frames, and by some 200 bytes with each sequence. Shards that another run adds
-    meanwhile stay as they are.
+    meanwhile stay as they are. Shards that share sequences need room once more while they are
+    rewritten, all together.
 
     Args:
         path: The store's folder; a single shard is left as it is.
@@ -101,7 +118,8 @@ def compact_store(path: Path, *, shard_bytes: int = SHARD_BYTES) -> CompactResul
 
     Raises:
         FileNotFoundError: Nothing is there.
-        StoreError: A sequence is damaged, or the store cannot be trusted. Nothing is lost.
+        StoreError: A sequence is damaged, the store cannot be trusted, or another compaction is at
+            work. Nothing is lost.
         OSError: The disk is full or fails. Nothing is lost.
     """
     if shard_bytes < 1:
@@ -111,14 +129,13 @@ def compact_store(path: Path, *, shard_bytes: int = SHARD_BYTES) -> CompactResul
     num_after, num_removed = num_before, 0
     if path.is_dir():
         remove_stale_partials(path)
-        _check_kept_copies(opened)
         for bin_ in _bins(opened, shard_bytes):
-            num_after += _replace_shards(path, bin_)
+            num_after += _replace_shards(path, bin_, shard_bytes)
             num_removed += sum(part.num_copies for part in bin_)
     return CompactResult(num_before, num_after, opened.num_sequences, num_removed)
 
 
-def write_parts(folder: Path, parts: Sequence[Part]) -> None:
+def write_parts(folder: Path, parts: Sequence[Part]) -> Path:
     """Copy sequences of one or several shards of equal settings into a new shard, in this order.
 
     It has the first shard's provenance and all their versions of software, and says of how many
@@ -126,6 +143,7 @@ def write_parts(folder: Path, parts: Sequence[Part]) -> None:
 
     Raises:
         StoreError: A sequence is not what its checksum says; nothing is written.
+        FileNotFoundError: A shard is gone; nothing is written.
     """
     shards = [part.shard for part in parts]
     provenance = dataclasses.replace(
@@ -142,9 +160,9 @@ def write_parts(folder: Path, parts: Sequence[Part]) -> None:
     )
     lengths = np.concatenate([part.lengths for part in parts])
     columns = (part.columns(("video_id", "view", "checksum", *FACTS)) for part in parts)
-    with parts[0].opened.shards_must_be_there():
-        sequences = Sequences(lengths, _text_bytes(shards), columns)
-        write_shard_pieces(new_shard_path(folder), provenance, frames, sequences)
+    sequences, path = Sequences(lengths, _text_bytes(shards), columns), new_shard_path(folder)
+    write_shard_pieces(path, provenance, frames, sequences)
+    return path
 
 
 def _text_bytes(shards: Sequence[Shard]) -> dict[str, int]:
@@ -154,47 +172,77 @@ def _text_bytes(shards: Sequence[Shard]) -> dict[str, int]:
     return dict(widths)
 
 
-def is_unchanged(opened: EmbeddingStore, i: int, checksum: str) -> bool:
-    """Return whether sequence i still has the bytes that were written."""
-    hasher = embedding_hasher()
-    for block in opened.embedding_blocks(i):
-        hasher.update(block.tobytes())
-    return hasher.hexdigest() == checksum
-
-
 def _bins(opened: EmbeddingStore, shard_bytes: int) -> Iterator[list[Part]]:
-    """Yield the shards that become one: small ones of equal settings, and those with copies."""
-    open_bins: dict[str, list[Part]] = {}
-    filled: Counter[str] = Counter()
-    for number in range(opened.num_shards):
-        part = Part.of(opened, number, opened.positions_of(number))
-        num_bytes = int(part.lengths.sum()) * part.shard.row_bytes
-        if num_bytes >= shard_bytes / 2:
-            if part.num_copies:
-                yield [part]
-            continue
-        name = part.shard.provenance.fingerprint
-        of_settings = open_bins.setdefault(name, [])
-        if filled[name] + num_bytes > shard_bytes:
-            yield list(of_settings)
-            of_settings.clear()
-            filled[name] = 0
-        of_settings.append(part)
-        filled[name] += num_bytes
-    for parts in open_bins.values():
-        if len(parts) > 1 or parts[0].num_copies:
+    """Yield shards that are replaced together: those with copies, and small ones as well."""
+    small = []
+    for parts in _groups(opened):
+        if sum(part.num_bytes for part in parts) < shard_bytes / 2:
+            small.append(parts)
+        elif _has_copies(parts):
+            yield parts
+    for parts in _packed(small, shard_bytes):
+        if len(parts) > 1 or _has_copies(parts):
             yield parts
 
 
-def _replace_shards(folder: Path, parts: Sequence[Part]) -> int:
-    """Write one shard for several and remove them; returns by how many there are more now."""
-    filled = [part for part in parts if len(part.positions)]
-    if filled:
-        write_parts(folder, filled)
+def _groups(opened: EmbeddingStore) -> list[list[Part]]:
+    """Return all shards; those that share a sequence, directly or by others, are in one group."""
+    group = np.arange(opened.num_shards)
+    for pair in np.unique(opened.duplicate_shards, axis=0):
+        first, second = sorted(group[pair].tolist())
+        group[group == second] = first
+    groups: dict[int, list[Part]] = {}
+    for number, first in enumerate(group.tolist()):
+        part = Part.of(opened, number, opened.positions_of(number))
+        groups.setdefault(first, []).append(part)
+    return list(groups.values())
+
+
+def _has_copies(parts: Iterable[Part]) -> bool:
+    return any(part.num_copies for part in parts)
+
+
+def _packed(groups: Iterable[list[Part]], shard_bytes: int) -> Iterator[list[Part]]:
+    """Join groups of equal settings as long as they do not become larger than wanted."""
+    packs: dict[frozenset[str], list[Part]] = {}
+    filled: Counter[frozenset[str]] = Counter()
+    for parts in groups:
+        settings = frozenset(part.shard.provenance.fingerprint for part in parts)
+        num_bytes = sum(part.num_bytes for part in parts)
+        if settings in packs and filled[settings] + num_bytes > shard_bytes:
+            yield packs.pop(settings)
+            filled[settings] = 0
+        packs.setdefault(settings, []).extend(parts)
+        filled[settings] += num_bytes
+    yield from packs.values()
+
+
+def _replace_shards(folder: Path, parts: Sequence[Part], shard_bytes: int) -> int:
+    """Write new shards for all of these and remove them; returns by how many there are more."""
+    change = -len(parts)
+    with _alone(folder), ExitStack() as undo:
+        for pack in _packed(([part] for part in parts if len(part.positions)), shard_bytes):
+            undo.callback(write_parts(folder, pack).unlink, missing_ok=True)
+            change += 1
+        for part in parts:
+            part.shard.path.stat()  # else another one wrote the same, and all would stand twice
+        undo.pop_all()
     for part in parts:
         part.shard.path.unlink(missing_ok=True)
     sync(folder)
-    return bool(filled) - len(parts)
+    return change
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Turn the error of a shard that is gone into one that says who is at work."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"another compaction or repair of {folder} is at work, for a shard is gone ({error}); "
+            f"nothing is lost. Once it has ended, `stage1-extract compact {folder}` does the rest"
+        ) from error
 
 
 def _execution(shards: Sequence[Shard]) -> dict[str, Any]:
@@ -206,17 +254,6 @@ def _execution(shards: Sequence[Shard]) -> dict[str, Any]:
         "created_first": min(first for first, _ in spans),
         "created_last": max(last for _, last in spans),
     }
-
-
-def _check_kept_copies(opened: EmbeddingStore) -> None:
-    """Refuse to remove a copy while the one that stays is damaged."""
-    if not opened.duplicates:
-        return
-    checksums = opened.column("checksum")
-    for video_id, view in opened.duplicates:
-        i = opened.find(video_id, view)
-        if not is_unchanged(opened, i, checksums[i]):
-            raise _damaged(opened, i)
 
 
 def _checked_blocks(parts: Sequence[Part]) -> Iterator[NDArray[Any]]:

@@ -40,7 +40,8 @@ def _rescue(folder: Path, shard: Path, wanted: NDArray[np.bool_]) -> None:
     if wanted.any():
         opened = EmbeddingStore(shard)
         rows = opened.rows_of(np.arange(len(opened)))
-        write_parts(folder, [Part.of(opened, 0, np.flatnonzero(wanted[rows]))])
+        with opened.shards_must_be_there():
+            write_parts(folder, [Part.of(opened, 0, np.flatnonzero(wanted[rows]))])
 
 
 def _move_away(shard: Path) -> Path:

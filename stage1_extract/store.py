@@ -88,6 +88,7 @@ class EmbeddingStore:
         shard_number: (N,) which of them holds the sequence.
         starts: (N,) its first row among the shard's frames.
         duplicates: (video_id, view) of each stored copy that is not read.
+        duplicate_shards: (C, 2) of each of these: the shard that is read instead, and the copy's.
 
     Raises:
         FileNotFoundError: Nothing is there.
@@ -122,6 +123,10 @@ class EmbeddingStore:
         self._names: NDArray[np.bytes_] = names[kept]
         self.views: NDArray[np.uint16] = views[kept]
         self.shard_number: NDArray[np.intp] = shard[self._order]
+        read_instead = (np.cumsum(kept) - 1)[~kept]
+        self.duplicate_shards: NDArray[np.intp] = np.stack(
+            [self.shard_number[read_instead], shard[order[~kept]]], axis=1
+        )
         self._first_of_shard = np.concatenate([[0], np.cumsum(sizes)])
         self.starts: NDArray[np.int64] = ids.start[self._order]
         self.lengths: NDArray[np.int64] = ids.length[self._order]

@@ -1,9 +1,15 @@
 """Compaction: fewer shards with the same content, and nothing lost however it ends."""
 
+import itertools
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from stage1_extract import compact
 from stage1_extract.compact import CompactResult, compact_store
 from stage1_extract.store import EmbeddingStore, Shard, StoreError, shard_paths
 from tests.conftest import ShardFactory
@@ -174,18 +181,18 @@ import os, signal, sys
 from pathlib import Path
 from stage1_extract.compact import compact_store
 
-left = int(sys.argv[2])
+folder, left = sys.argv[1], int(sys.argv[2])
 
 def die_at_last(event, arguments):
-    # What compaction does to files: read embeddings, sync, rename, remove.
+    # What compaction does to the store's files: read embeddings, sync, rename, remove.
     global left
-    if event in ("open", "os.rename", "os.remove"):
+    if event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(folder):
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(die_at_last)
-compact_store(Path(sys.argv[1]))
+compact_store(Path(folder))
 """
 
 
@@ -193,7 +200,7 @@ compact_store(Path(sys.argv[1]))
 def test_kill_at_any_moment_loses_nothing(folder: Path, tmp_path: Path) -> None:
     expected = contents(folder)
     num_shards = []
-    for moment in range(0, 60, 2):
+    for moment in itertools.count():
         copy = Path(shutil.copytree(folder, tmp_path / f"{moment}"))
         command = [sys.executable, "-c", COMPACT_AND_DIE, str(copy), str(moment)]
         done = subprocess.run(command, check=False, timeout=60)
@@ -204,8 +211,8 @@ def test_kill_at_any_moment_loses_nothing(folder: Path, tmp_path: Path) -> None:
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL
-    assert done.returncode == 0
-    assert {6, 7, 1} < set(num_shards)  # killed before the new shard, and while removing the old
+    # Killed before the new shard, with it, and after each old one that was removed.
+    assert [number for number, _ in itertools.groupby(num_shards)] == [6, 7, 6, 5, 4, 3, 2, 1]
 
 
 @pytest.mark.parametrize("num_removed", [0, 2, 5, 6])
@@ -264,20 +271,145 @@ def test_mapped_shards_are_read_on_and_others_ask_to_open_again(folder: Path) ->
         opened.read(0)
 
 
-def test_two_at_once_lose_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_meets_another_at_work_leaves_and_takes_its_shards_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = contents(folder)
-    from stage1_extract import compact
-
     write = compact.write_parts
 
-    def compact_before_removing(path: Path, parts: Any) -> None:
-        write(path, parts)
+    def compact_before_removing(path: Path, parts: Any) -> Path:
+        written = write(path, parts)
         monkeypatch.setattr(compact, "write_parts", write)
         compact_store(folder)
+        return written
 
     monkeypatch.setattr(compact, "write_parts", compact_before_removing)
-    compact_store(folder)
+    with pytest.raises(StoreError, match=r"another compaction or repair of .*store is at work"):
+        compact_store(folder)
+    assert len(shard_paths(folder)) == 1
     assert contents(folder) == expected
+
+
+class Turns:
+    """Compactions in threads that write or remove a shard, or look for one, when they are told."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder, self._of_thread = folder, threading.local()
+        monkeypatch.setattr(compact, "EmbeddingStore", self._in_turn(EmbeddingStore))
+        monkeypatch.setattr(compact, "write_parts", self._in_turn(compact.write_parts))
+        monkeypatch.setattr(Path, "unlink", self._in_turn(Path.unlink))
+
+    def _in_turn(self, action: Callable[..., Any]) -> Callable[..., Any]:
+        def act(*arguments: Any, **options: Any) -> Any:
+            if turn := getattr(self._of_thread, "turn", None):
+                turn()
+            return action(*arguments, **options)
+
+        return act
+
+    def start(self, shard_bytes: int) -> Iterator[None]:
+        """Return an iterator, each step of which lets a compaction act once."""
+        go, done, ended = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+
+        def turn() -> None:
+            done.release()
+            go.acquire()
+
+        def run() -> None:
+            go.acquire()
+            self._of_thread.turn = turn
+            try:
+                with suppress(StoreError):  # it met another one, and left
+                    compact_store(self._folder, shard_bytes=shard_bytes)
+            finally:
+                ended.set()
+                done.release()
+
+        threading.Thread(target=run, daemon=True).start()
+        while not ended.is_set():
+            go.release()
+            assert done.acquire(timeout=60)
+            yield
+
+
+@pytest.fixture
+def with_copies(tmp_path: Path, make_shard: ShardFactory) -> Path:
+    """A store in which s stands three times, and each shard is half of 300 bytes or nearly so."""
+    s = frames(3, 9)
+    for name, sequences in {
+        "0": {"s": s, "a": frames(10, 2)},
+        "1": {"b": frames(13, 3)},
+        "2": {"s": s, "c": frames(13, 4)},
+        "3": {"d": frames(9, 5), "s": s},
+    }.items():
+        make_shard(tmp_path / "store" / f"{name}.h5", {(n, 0): f for n, f in sequences.items()})
+    return tmp_path / "store"
+
+
+@pytest.mark.slow
+def test_two_at_once_lose_nothing_whatever_their_order(
+    with_copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = contents(with_copies)
+    for before, within in itertools.product(range(12), range(1, 12)):
+        folder = Path(shutil.copytree(with_copies, tmp_path / "copy"))
+        with monkeypatch.context() as patched:
+            turns = Turns(folder, patched)
+            one, other = (turns.start(shard_bytes=300) for _ in range(2))
+            for turn in (islice(one, before), islice(other, within), one, other):
+                deque(turn, 0)
+        assert contents(folder) == expected
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_three_at_once_lose_nothing(
+    with_copies: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    expected, rng = contents(with_copies), np.random.default_rng(seed)
+    with monkeypatch.context() as patched:
+        turns = Turns(with_copies, patched)
+        running = [turns.start(shard_bytes) for shard_bytes in (300, 10**6, 200)]
+        while running:
+            one = running[rng.integers(len(running))]
+            if next(one, "ended") == "ended":
+                running.remove(one)
+    assert contents(with_copies) == expected
+    compact_store(with_copies)
+    assert EmbeddingStore(with_copies).num_duplicates == 0
+
+
+def test_shards_that_share_sequences_become_shards_of_the_wanted_size(
+    tmp_path: Path, make_shard: ShardFactory
+) -> None:
+    plain, views = {"views": None}, {"views": {"count": 1}}
+    for name, ids in {"a": "123", "b": "345", "c": "567", "d": "8", "e": "7"}.items():
+        sequences = {(i, 0): frames(10, int(i)) for i in ids}
+        make_shard(tmp_path / f"{name}.h5", sequences, settings=views if name == "e" else plain)
+    expected = contents(tmp_path)
+    result = compact_store(tmp_path, shard_bytes=50 * ROW_BYTES)
+    assert result == CompactResult(5, 3, 8, 3)
+    lengths = [int(EmbeddingStore(path).lengths.sum()) for path in shard_paths(tmp_path)]
+    assert sorted(lengths) == [10, 20, 50]  # d; c without 5; a, and b without 3; nothing of e
+    assert contents(tmp_path) == expected
+
+
+def test_what_was_written_for_shards_that_stay_is_taken_back(
+    with_copies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, write, written = shard_paths(with_copies), compact.write_parts, list[Path]()
+
+    def fill_the_disk(path: Path, parts: Any) -> Path:
+        if written:
+            raise OSError("no space left")
+        written.append(write(path, parts))
+        return written[0]
+
+    monkeypatch.setattr(compact, "write_parts", fill_the_disk)
+    with pytest.raises(OSError, match="no space left"):
+        compact_store(with_copies, shard_bytes=200)
+    assert written
+    assert shard_paths(with_copies) == before
 
 
 @pytest.mark.slow
