@@ -74,6 +74,7 @@ class _Worker:
     def _start(self) -> None:
         self._child = ChildProcess("stage1_extract.check_worker")
         self.connection = self._child.connection
+        self._has_started = False
 
     def take(self, todo: deque[tuple[Path, ShardState]]) -> None:
         """Take the next shard, if there is one."""
@@ -89,6 +90,7 @@ class _Worker:
             message = self.connection.recv()
         except (EOFError, ConnectionResetError):
             return self._died()
+        self._has_started = True
         if isinstance(message, StoreError):
             raise message
         if isinstance(message, ShardCheck):
@@ -107,8 +109,9 @@ class _Worker:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether nothing was heard of it for long."""
-        return self.shard is not None and time.monotonic() - self._heard > _SILENT_SECONDS
+        """Whether nothing was heard of it for long; a slow start is no shard's fault."""
+        silent_seconds = time.monotonic() - self._heard
+        return self._has_started and self.shard is not None and silent_seconds > _SILENT_SECONDS
 
     def give_up(self, why: str) -> ShardCheck:
         """Report the shard as unreadable, and start another process."""

@@ -15,6 +15,7 @@ def main() -> None:
     """Check the shards that the run names until it closes the connection."""
     connection, _ = connect_to_run(lambda: os._exit(1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is reported, not dumped
+    connection.send(0)  # it has started: silence counts from here on
     read, told = 0, time.monotonic()
 
     def beat(num_bytes: int) -> None:

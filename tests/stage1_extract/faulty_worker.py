@@ -1,4 +1,4 @@
-"""A process that checks shards as `check_worker` does, but dies or blocks on some, by name."""
+"""Checks shards as `check_worker` does, but starts late, or dies or blocks on some, by name."""
 
 import os
 import signal
@@ -12,6 +12,8 @@ SIGNALS = {"crash.h5": signal.SIGSEGV, "killed.h5": signal.SIGKILL}
 
 def main() -> None:
     connection, _ = connect_to_run(lambda: os._exit(1))
+    time.sleep(float(os.environ.get("FAULTY_START_SECONDS", "0")))
+    connection.send(0)
     while True:
         try:
             path, state = connection.recv()

@@ -51,16 +51,25 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes die or block on shards of some names."""
     module = "tests.stage1_extract.faulty_worker"
     monkeypatch.setattr(check_pool, "ChildProcess", lambda _: ChildProcess(module))
-    monkeypatch.setattr(check_pool, "_SILENT_SECONDS", 3.0)
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("crash.h5", "crashes .*SIGSEGV"), ("hang.h5", "no progress for 3 s")]
+    ("name", "why"),
+    [
+        ("crash.h5", "crashes .*SIGSEGV"),
+        pytest.param("hang.h5", "no progress for 5 s", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_shard_on_which_a_process_dies_or_blocks_is_unreadable(
-    folder: Path, faulty: None, name: str, why: str, processes: int
+    folder: Path,
+    faulty: None,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    why: str,
+    processes: int,
 ) -> None:
+    monkeypatch.setattr(check_pool, "_SILENT_SECONDS", 5.0)
     (folder / "a.h5").rename(folder / name)
     before = children()
     found = verify_store(folder, processes=processes)
@@ -69,6 +78,15 @@ def test_a_shard_on_which_a_process_dies_or_blocks_is_unreadable(
     assert len(found.bad_shards) == 2
     with pytest.raises(AssertionError, match=why):
         raise AssertionError(found.bad_shards)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_long_to_start_condemns_no_shard(
+    folder: Path, faulty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_pool, "_SILENT_SECONDS", 5.0)
+    monkeypatch.setenv("FAULTY_START_SECONDS", "7")
+    assert verify_store(folder, processes=1).num_sequences == 4
 
 
 def test_a_process_that_is_killed_from_outside_condemns_no_shard(
