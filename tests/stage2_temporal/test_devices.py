@@ -24,77 +24,90 @@ from tests.stage2_temporal.synthetic import ordered, write_manifest, write_store
 keras = load_keras()
 
 Found = Mapping[str, NDArray[Any]]
-ROUNDED = {"bfloat16": 5e-3, "float16": 5e-3}
-"""Relative error of the losses where the arithmetic is coarse; elsewhere it is 1e-5."""
-NUMBERS = {"tensorflow": "1,2", "jax": "1,4"}
+TOLERANCE, COARSE = 1e-5, {"float16": 5e-3}
+"""Relative error of losses and predictions, and where the arithmetic is coarse."""
+VARIABLE_TOLERANCE, VARIABLE_COARSE = 2e-3, {"float16": 3e-2}
+"""Of a variable, of its greatest value. It is larger for the loss of a probability that is all but
+1, which has few digits, and so has its gradient."""
 WITH_DROPOUT = "dropout"  # of which TensorFlow draws another one on each device
-BACKEND_CASES = {
-    "tensorflow": [*(case for case in CASES if case != "bfloat16"), "seeds"],
+PROGRAMS = {
+    "tensorflow, one case": ("tensorflow", "1,2", ["four"]),
+    "tensorflow": (
+        "tensorflow",
+        "1,2",
+        [*(case for case in CASES if case not in ("bfloat16", "four")), "seeds"],
+    ),
     # One program, which XLA divides: what a case computes matters less.
-    "jax": ["binary", "four", WITH_DROPOUT],
+    "jax": ("jax", "1,4", ["binary", "four", WITH_DROPOUT]),
 }
+"""Backend, numbers of devices and cases of what runs in one process."""
 SAME = [
-    (backend, numbers.split(",")[1], case)
-    for backend, numbers in NUMBERS.items()
-    for case in BACKEND_CASES[backend]
-    if case in CASES and (backend, case) != ("tensorflow", WITH_DROPOUT)
+    pytest.param(name, case, marks=pytest.mark.slow if "one case" in name else pytest.mark.xslow)
+    for name, (_, _, cases) in PROGRAMS.items()
+    for case in cases
+    if case in CASES and (name, case) != ("tensorflow", WITH_DROPOUT)
 ]
 
 
 @pytest.fixture(scope="module")
-def found_on(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Found]:
-    """What the trainings of a backend find; they run when they are first asked for."""
+def found_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Found]:
+    """What the trainings of a program find; they run when they are first asked for."""
     known: dict[str, Found] = {}
 
-    def found(backend: str) -> Found:
+    def found(name: str) -> Found:
+        backend, numbers, cases = PROGRAMS[name]
         if backend == "jax":
             pytest.importorskip("jax")
-        if backend not in known:
+        if name not in known:
             out = tmp_path_factory.mktemp(backend) / "found.npz"
             program = [sys.executable, "-m", "tests.stage2_temporal.device_trainings"]
-            subprocess.run(
-                [*program, backend, str(out), NUMBERS[backend], *BACKEND_CASES[backend]], check=True
-            )
+            subprocess.run([*program, backend, str(out), numbers, *cases], check=True)
             with np.load(out, allow_pickle=False) as file:
-                known[backend] = {name: file[name] for name in file.files}
-        return known[backend]
+                known[name] = {key: file[key] for key in file.files}
+        return known[name]
 
     return found
 
 
-@pytest.mark.xslow
-@pytest.mark.parametrize(("backend", "number", "case"), SAME)
+def of_training(found: Found, prefix: str) -> Found:
+    """Return what one training found, by what it is."""
+    return {key.removeprefix(prefix): v for key, v in found.items() if key.startswith(prefix)}
+
+
+@pytest.mark.parametrize(("name", "case"), SAME)
 def test_several_devices_train_what_one_does(
-    found_on: Callable[[str], Found], backend: str, number: str, case: str
+    found_by: Callable[[str], Found], name: str, case: str
 ) -> None:
-    found = found_on(backend)
-    tolerance = ROUNDED.get(case, 1e-5)
-    for what in ("loss", "val_loss", "predictions"):
-        several, one = found[f"{case}/{number}/{what}"], found[f"{case}/1/{what}"]
-        np.testing.assert_allclose(several, one, rtol=tolerance, atol=tolerance)
-    assert len(set(found[f"{case}/1/loss"])) == 3
-    for what in ("weights", "optimizer"):
-        several, one = found[f"{case}/{number}/{what}"], found[f"{case}/1/{what}"]
-        # Where a probability is all but 1, its loss has few digits, and so has the gradient.
-        np.testing.assert_allclose(several, one, rtol=0, atol=100 * tolerance * np.abs(one).max())
+    number = PROGRAMS[name][1].split(",")[1]
+    one, several = (of_training(found_by(name), f"{case}/{n}/") for n in ("1", number))
+    assert one.keys() == several.keys()
+    assert len(set(one["loss"])) == 3
+    assert sum(what.startswith("optimizer") for what in one) > 20
+    results = {"loss", "val_loss", "predictions"}
+    for what in results:
+        tolerance = COARSE.get(case, TOLERANCE)
+        np.testing.assert_allclose(several[what], one[what], rtol=tolerance, atol=tolerance)
+    for what in one.keys() - results:
+        tolerance = VARIABLE_COARSE.get(case, VARIABLE_TOLERANCE) * np.abs(one[what]).max()
+        np.testing.assert_allclose(several[what], one[what], rtol=0, atol=tolerance, err_msg=what)
 
 
 @pytest.mark.xslow
-@pytest.mark.parametrize("backend", NUMBERS)
+@pytest.mark.parametrize("name", ["tensorflow", "jax"])
 def test_what_several_devices_train_is_repeated_and_goes_on_after_a_stop(
-    found_on: Callable[[str], Found], backend: str
+    found_by: Callable[[str], Found], name: str
 ) -> None:
-    found, number = found_on(backend), NUMBERS[backend][-1]
-    for what in ("loss", "val_loss", "weights", "optimizer", "predictions"):
-        first = found[f"{WITH_DROPOUT}/{number}/{what}"]
-        for how in ("again", "resumed"):
-            other = found[f"{WITH_DROPOUT}/{number}/{how} {what}"]
-            np.testing.assert_array_equal(other, first)
+    found, number = found_by(name), PROGRAMS[name][1].split(",")[1]
+    values = of_training(found, f"{WITH_DROPOUT}/{number}/")
+    first = {what: v for what, v in values.items() if not what.startswith(("again ", "resumed "))}
+    for how in ("again", "resumed"):
+        for what in first:
+            np.testing.assert_array_equal(values[f"{how} {what}"], first[what])
 
 
 @pytest.mark.xslow
-def test_each_device_drops_other_values(found_on: Callable[[str], Found]) -> None:
-    first, again, other = found_on("tensorflow")["seeds/2/losses"]
+def test_each_device_drops_other_values(found_by: Callable[[str], Found]) -> None:
+    first, again, other = found_by("tensorflow")["seeds/2/losses"]
     assert first == again
     assert first != other
 
