@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -56,14 +57,15 @@ def main() -> None:
             found = json.loads(output.splitlines()[-1])
             print(way, found, flush=True)
             speed = 3600 * len(found["values"]) / found["seconds"]
-            best = max(found["values"])
-            rows.append(f"| {way} | {found['seconds']:.0f} | {speed:.0f} | {best:.3f} |")
+            best, median = max(found["values"]), statistics.median(found["values"])
+            seconds = f"{found['seconds']:.0f}"
+            rows.append(f"| {way} | {seconds} | {speed:.0f} | {best:.3f} | {median:.3f} |")
     record(
         "Searching settings on Ray",
         f"`python -m tests.benchmarks.bench_sweep_ray`: {TASK.name}, {arguments.trials} random "
         "trials as in `bench_sweep`; one run each, start of all workers included. Ray Tune keeps "
         "its workers from trial to trial (`reuse_actors`); its draws are others.",
-        ["| way | seconds | trials/h | best |", "|---|---|---|---|", *rows],
+        ["| way | seconds | trials/h | best | median |", "|---|---|---|---|---|", *rows],
         append=not arguments.dry,
     )
 
