@@ -93,12 +93,15 @@ class Case:
     def train(self, **options: Any) -> dict[str, NDArray[Any]]:
         """Return what a training finds, by name."""
         result = self._trainer.fit(self._batches, start=self._start, seed=3, **options)
+        state = result.built.trainee.optimizer.variables
+        counters = [v for v in state if not len(v.shape)]
         return {
             "loss": result.history["loss"].to_numpy()[1:],
             "val_loss": result.history["val_loss"].to_numpy(),
             "predictions": _flat(result.predict(np.arange(NUM_CLIPS))),
             **_arrays("weights", result.built.model.variables),
-            **_arrays("optimizer", result.built.trainee.optimizer.variables),
+            **_arrays("optimizer", state),
+            "counters": _flat([load_keras().ops.convert_to_numpy(v) for v in counters]),
         }
 
     def train_in_parts(self, checkpoint: Path) -> dict[str, NDArray[Any]]:
@@ -143,7 +146,7 @@ def losses_of_equal_rows() -> dict[str, NDArray[Any]]:
 
 
 def _arrays(what: str, variables: Sequence[Any]) -> dict[str, NDArray[Any]]:
-    """Return variables by their number; counters, seeds and the loss' scale are left out.
+    """Return variables by their number; counters, seeds, rates and the loss' scale are left out.
 
     So is the bias of attention's keys: its gradient is 0, and what it has is rounding alone.
     """

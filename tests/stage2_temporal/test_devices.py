@@ -83,7 +83,7 @@ def test_several_devices_train_what_one_does(
     assert one.keys() == several.keys()
     assert len(set(one["loss"])) == 3
     assert sum(what.startswith("optimizer") for what in one) > 20
-    results = {"loss", "val_loss", "predictions"}
+    results = {"loss", "val_loss", "predictions", "counters"}
     for what in results:
         tolerance = COARSE.get(case, TOLERANCE)
         np.testing.assert_allclose(several[what], one[what], rtol=tolerance, atol=tolerance)
