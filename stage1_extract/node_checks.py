@@ -33,6 +33,7 @@ class Needs:
         distributions: Installed software that results depend on.
         weights: The weights file; "" for none.
         sources: Some of the files that are read.
+        sources_called: What they are called, in the plural.
     """
 
     folder: Path | None
@@ -40,6 +41,7 @@ class Needs:
     distributions: tuple[str, ...]
     weights: str = ""
     sources: tuple[str, ...] = ()
+    sources_called: str = "videos"
 
 
 def distributions_of(*, backend: str, engine: str) -> tuple[str, ...]:
@@ -61,6 +63,7 @@ def check_nodes(nodes: Sequence[Node], needs: Needs) -> None:
             weights=needs.weights,
             token=token,
             sources=needs.sources,
+            sources_called=needs.sources_called,
         )
         asked = time.time()
         answers = _ask(nodes, questions)
@@ -150,8 +153,9 @@ def problems_of(
     # What this machine lacks too is the clips' own failure.
     if hidden := [path for path in theirs.missing_sources if path not in ours.missing_sources]:
         yield (
-            f"does not see {len(hidden)} of {len(questions.sources)} videos that this machine "
-            f"sees, such as {hidden[:_SOURCES_SHOWN]}: mount their folder there under the same path"
+            f"does not see {len(hidden)} of {len(questions.sources)} {questions.sources_called} "
+            f"that this machine sees, such as {hidden[:_SOURCES_SHOWN]}: mount their folder there "
+            "under the same path"
         )
     if apart := _clock_difference(theirs.clock, span):
         yield (

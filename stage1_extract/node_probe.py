@@ -27,7 +27,8 @@ class Questions:
         distributions: Installed software whose versions must be alike.
         weights: The weights file; "" for none.
         token: A file in the shared folder, with its content; empty texts for none.
-        sources: Some of the videos.
+        sources: Some of the files that are read.
+        sources_called: What they are called, in the plural.
     """
 
     packages: tuple[str, ...]
@@ -35,6 +36,7 @@ class Questions:
     weights: str
     token: tuple[str, str]
     sources: tuple[str, ...]
+    sources_called: str = "videos"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,6 +62,13 @@ def test_each_difference_is_told(changes: dict[str, Any], words: str) -> None:
     assert words in found
 
 
+def test_files_that_are_no_videos_are_called_what_they_are() -> None:
+    questions = dataclasses.replace(QUESTIONS, sources_called="stores and tables")
+    theirs = dataclasses.replace(OURS, missing_sources=("/b.mp4",))
+    (found,) = problems_of(NODE, theirs, OURS, (999, 1001), questions)
+    assert "does not see 1 of 2 stores and tables that this machine sees" in found
+
+
 @pytest.mark.parametrize("clock", [999.0, 1000.0, 1001.0 + MAX_CLOCK_SECONDS - 1, 950.0])
 def test_small_differences_of_clocks_are_borne(clock: float) -> None:
     assert problems(clock=clock) == []
