@@ -1,10 +1,10 @@
-"""One run at a time for a manifest and a store, on whatever machines they are started.
+"""One process at a time for a piece of work, on whatever machines they are started.
 
-By a file that the run touches again and again, and not by a lock of the system, which many a
+By a file that the process touches again and again, and not by a lock of the system, which many a
 cluster's file system lacks, or keeps from other nodes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from filelock import SoftFileLease, Timeout
 from stage1_extract.store import StoreError
 
 STALE_SECONDS = 30.0
-"""A lease that was not touched for so long is that of a run which was killed."""
+"""A lease that was not touched for so long is that of a process which was killed."""
 BEAT_SECONDS = 3.0
 _POLL_SECONDS = 0.5
 
@@ -21,9 +21,6 @@ _POLL_SECONDS = 0.5
 @contextmanager
 def run_lease(folder: Path, manifest_sha256: str) -> Iterator[list[str]]:
     """Hold the lease of a manifest on a store for the time of the block.
-
-    A run that was killed leaves its lease behind. On the same machine that is seen at once, on
-    another it is waited for a sign of life; clocks are not compared.
 
     Yields:
         Notes for the user; there is one if the lease is lost, as by a machine that sleeps.
@@ -34,13 +31,42 @@ def run_lease(folder: Path, manifest_sha256: str) -> Iterator[list[str]]:
     """
     path = folder / f".run-{manifest_sha256[:16]}.lease"
     notes: list[str] = []
+
+    def refusal(holder: str) -> StoreError:
+        return StoreError(
+            f"another run embeds the same manifest into {folder}: {holder}; wait for its end, or "
+            f"stop it (if there is none, remove {path})"
+        )
+
+    with file_lease(path, refusal, lambda reason: notes.append(_loss_note(folder, reason))):
+        yield notes
+
+
+@contextmanager
+def file_lease(
+    path: Path, refusal: Callable[[str], Exception], on_loss: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold a lease for the time of the block.
+
+    A process that was killed leaves its lease behind. On the same machine that is seen at once, on
+    another it is waited for a sign of life; clocks are not compared.
+
+    Args:
+        path: File of the lease; those that contend for it have files beside it, whose names begin
+            with its name.
+        refusal: Makes the error that is raised if another process holds it, which is described.
+        on_loss: Told why, from another thread, if the lease is lost within the block.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
     lease = SoftFileLease(
         path,
         lease_duration=STALE_SECONDS,
         heartbeat_interval=BEAT_SECONDS,
         poll_interval=_POLL_SECONDS,
         thread_local=False,
-        on_compromise=lambda loss: notes.append(_loss_note(folder, loss.reason)),
+        on_compromise=lambda loss: on_loss(loss.reason),
     )
     seen = _touched(path)
     try:
@@ -49,12 +75,9 @@ def run_lease(folder: Path, manifest_sha256: str) -> Iterator[list[str]]:
             cancel_check=lambda: seen is not None and _touched(path) not in (seen, None),
         )
     except Timeout as error:
-        raise StoreError(
-            f"another run embeds the same manifest into {folder}: {_holder(path)}; wait for its "
-            f"end, or stop it (if there is none, remove {path})"
-        ) from error
+        raise refusal(_holder(path)) from error
     with held:
-        yield notes
+        yield
 
 
 def _touched(path: Path) -> int | None:
