@@ -81,7 +81,14 @@ class SweepSettings:
                 "a sweep goes on in its folder and never replaces it: leave --overwrite out, and "
                 "choose another folder to begin anew"
             )
-        if self.base.devices is not None and self.num_jobs > 1:
+        if self.base.devices is None:
+            return
+        if self.cluster.ray is not None:
+            raise ValueError(
+                f"devices is {self.base.devices!r}, and trials on a Ray cluster compute on what "
+                "Ray grants them, one GPU at most; leave --devices out, or --ray"
+            )
+        if self.num_jobs > 1:
             raise ValueError(
                 f"devices is {self.base.devices!r}, and {self.num_jobs} trials at a time would "
                 "share these devices; give --jobs 1, or leave --devices out"
@@ -89,5 +96,5 @@ class SweepSettings:
 
     @property
     def num_jobs(self) -> int:
-        """How many processes train at the same time."""
+        """How many processes train at the same time, without a cluster."""
         return available_cores() if self.jobs == "auto" else self.jobs
