@@ -88,7 +88,8 @@ class SettingKind:
             return tuple(value)
         if self.may_lack and value == "":
             return None
-        return Path(value) if self.type is Path else value
+        # Trials may run on machines where programs begin in another folder.
+        return Path(value).absolute() if self.type is Path else value
 
 
 @functools.cache

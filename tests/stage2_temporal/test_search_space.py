@@ -200,7 +200,7 @@ def test_parameters_become_settings() -> None:
         start,
         units=8,
         feature=("a", "b"),
-        feature_table=Path("new.h5"),
+        feature_table=Path("new.h5").absolute(),
         augmentation=AugmentSettings(crop=0.5, noise=0.25),
     )
     assert found == expected
