@@ -1,6 +1,8 @@
 """Running the trials of a sweep in worker processes, which are replaced when they die."""
 
+import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
@@ -22,7 +24,7 @@ from stage2_temporal.sweep_queue import OpenTrial, TrialQueue
 from stage2_temporal.sweep_workers import WorkerPool, WorkerProcess
 
 _TICK_SECONDS = 0.5
-_MOST_FAILED_STARTS = 3
+_MOST_DISPLACED = 5
 _MEMORY_HINT = " (mostly for want of memory; fewer --jobs need less)"
 
 
@@ -39,15 +41,18 @@ class WatchesSweep(Protocol):
 class Driver:
     """Gives trials to worker processes until there are no more.
 
+    A process gets a trial once it is ready, so that none waits for a process that finds no room, or
+    cannot start.
+
     Args:
         queue: The trials.
         setup: What a worker needs.
         store: Of trials among which none compete.
         folder: Where each trial has a folder for what it needs to go on after a stop.
-        pool: Starts workers.
-        jobs: How many workers, at most.
+        pool: Starts workers where there is room.
         deadline: When to stop, in `time.monotonic()`; None for never.
         progress: Told of what happens.
+        check_lock: Raises an error once another process may have taken the sweep over.
     """
 
     def __init__(
@@ -58,15 +63,16 @@ class Driver:
         store: str,
         folder: Path,
         pool: WorkerPool,
-        jobs: int,
         deadline: float | None,
         progress: WatchesSweep,
+        check_lock: Callable[[], None],
     ) -> None:
         self._queue, self._setup, self._store, self._folder = queue, setup, store, folder
-        self._pool, self._jobs = pool, jobs
-        self._deadline, self._progress = deadline, progress
-        self._workers: list[_Worker] = []
-        self._failed_starts = 0
+        self._pool, self._deadline, self._progress = pool, deadline, progress
+        self._check_lock = check_lock
+        self._workers: dict[WorkerProcess, _State] = {}
+        self._displaced: Counter[int] = Counter()
+        self._failed_start = ""
 
     def run(self) -> bool:
         """Run trials until there are no more; False if the deadline came first.
@@ -75,82 +81,93 @@ class Driver:
 
         Raises:
             ValueError: All trials fail, or workers cannot start.
-            OSError: No trial can go on, as with a full disk.
+            OSError: No trial can go on, as with a full disk; or the lock is lost.
         """
         with deferred_interrupt() as check_interrupt:
             try:
                 return self._run(check_interrupt)
             finally:
                 for worker in self._workers:
-                    worker.process.kill()
+                    worker.kill()
 
     def _run(self, check_interrupt: Callable[[], None]) -> bool:
-        self._fill_up(check_interrupt)
+        self._employ(check_interrupt)
         while self._workers:
             check_interrupt()
             if self._deadline is not None and time.monotonic() > self._deadline:
                 return False
-            heard = self._pool.wait([worker.process for worker in self._workers], _TICK_SECONDS)
-            for worker in [worker for worker in self._workers if worker.process in heard]:
-                if worker in self._workers:  # another's message may have let it go
-                    self._serve(worker)
-            self._fill_up(check_interrupt)
+            heard = self._pool.wait(list(self._workers), _TICK_SECONDS)
+            self._check_lock()
+            for worker in heard:
+                self._serve(worker)
+            self._employ(check_interrupt)
             self._progress.tick(self._queue.counts)
-        if (left := self._queue.next()) is not None:
-            self._queue.put_back(left)
-            raise OSError(
-                "there is no room for a process to train in: all nodes are gone, or too small; the "
-                "same command goes on when there are some"
-            )
+        if self._queue.num_left:
+            self._refuse()
         return True
 
-    def _fill_up(self, check_interrupt: Callable[[], None]) -> None:
-        """Start workers while there are trials and room: nodes may join, and come back."""
-        while len(self._workers) < self._jobs and self._start_worker():
+    def _employ(self, check_interrupt: Callable[[], None]) -> None:
+        """Have free workers take trials, and as many start as find room and something to do."""
+        free = [worker for worker, state in self._workers.items() if state.opened is None]
+        for worker in [worker for worker in free if self._workers[worker].is_ready]:
+            if (opened := self._queue.next()) is None:
+                break
+            self._give(worker, opened)
+            free.remove(worker)
+        num_left = self._queue.num_left
+        if not num_left:
+            for worker in free:
+                self._dismiss(worker)
+            return
+        starting = [worker for worker in free if not worker.is_waiting]
+        for _ in range(num_left - len(starting)):
+            if (started := self._pool.start(self._setup)) is None:
+                break
+            self._workers[started] = _State()
             check_interrupt()
 
-    def _start_worker(self) -> bool:
-        if not self._pool.has_room() or (opened := self._queue.next()) is None:
-            return False
-        worker = _Worker(self._pool.start(self._setup))
-        self._workers.append(worker)
-        self._give(worker, opened)
-        return True
+    def _refuse(self) -> None:
+        """Say why trials are left and no worker is."""
+        if self._failed_start:
+            raise ValueError(f"a process to train in could not start: {self._failed_start}")
+        raise OSError(
+            "there is no room for a process to train in: all nodes are gone, too small, or left "
+            "out; the same command goes on when there are some"
+        )
 
-    def _give(self, worker: "_Worker", opened: OpenTrial) -> None:
+    def _give(self, worker: WorkerProcess, opened: OpenTrial) -> None:
         folder = self._trial_folder(opened)
         folder.mkdir(parents=True, exist_ok=True)
-        worker.opened = opened
-        worker.process.send(Job(opened.settings, opened.store or self._store, folder))
+        self._workers[worker].opened = opened
+        worker.send(Job(opened.settings, opened.store or self._store, folder))
 
     def _trial_folder(self, opened: OpenTrial) -> Path:
         return self._folder / f"{opened.number:05d}"
 
-    def _serve(self, worker: "_Worker") -> None:
+    def _serve(self, worker: WorkerProcess) -> None:
         """Answer a worker's message, or see to a dead one."""
         try:
-            message = worker.process.receive()
+            message = worker.receive()
         except EOFError:
             self._bury(worker)
             return
-        opened = worker.opened
+        state = self._workers[worker]
+        opened = state.opened
         if isinstance(message, Ready):
-            worker.ready = True
-            self._failed_starts = 0
-            self._dismiss_idle()
+            state.is_ready = True
+            self._failed_start = ""
+            self._pool.note_ready(worker)
         elif isinstance(message, Hindered):
-            raise message.error
+            self._leave_out(worker, message.error)
         elif opened is None:
             raise TypeError(f"a worker without a trial sent {message!r}")
         elif isinstance(message, Report):
-            worker.process.send(Verdict(self._queue.report(opened, message.step, message.value)))
+            worker.send(Verdict(self._queue.report(opened, message.step, message.value)))
         else:
             self._end(opened, message)
+            state.opened = None
             if message.leaves:
                 self._dismiss(worker)
-                self._start_worker()
-            else:
-                self._go_on(worker)
 
     def _end(self, opened: OpenTrial, message: Done | Pruned | Refused) -> None:
         if isinstance(message, Done):
@@ -159,79 +176,64 @@ class Driver:
             self._queue.prune(opened)
         else:
             self._queue.fail(opened, message.reason)
+        self._clear(opened)
+
+    def _clear(self, opened: OpenTrial) -> None:
         rmtree(self._trial_folder(opened), ignore_errors=True)
 
-    def _go_on(self, worker: "_Worker") -> None:
-        """Give a worker the next trial; without one, it stays for those that may fail to start."""
-        opened = self._queue.next() or self._trial_without_room()
-        if opened is not None:
-            self._give(worker, opened)
-            return
-        worker.opened = None
-        self._dismiss_idle()
+    def _dismiss(self, worker: WorkerProcess) -> None:
+        worker.kill()
+        del self._workers[worker]
 
-    def _trial_without_room(self) -> OpenTrial | None:
-        """Take a trial from a process that waits for room, for hours perhaps."""
-        for worker in self._workers:
-            if worker.process.is_waiting and worker.opened is not None:
-                self._dismiss(worker)
-                self._queue.put_back(worker.opened)
-                return self._queue.next()
-        return None
-
-    def _dismiss_idle(self) -> None:
-        if all(worker.ready for worker in self._workers):
-            for worker in [worker for worker in self._workers if worker.opened is None]:
-                self._dismiss(worker)
-
-    def _dismiss(self, worker: "_Worker") -> None:
-        worker.process.kill()
-        self._workers.remove(worker)
-
-    def _bury(self, worker: "_Worker") -> None:
-        """Note how a worker died, which costs its trial, and start another."""
-        words, how = worker.process.last_words(), worker.process.end()
+    def _leave_out(self, worker: WorkerProcess, error: ValueError | OSError) -> None:
+        """Go on without the place of a worker whose disk is full, say; if there is another."""
+        told = self._pool.leave_out(worker, error) if isinstance(error, OSError) else None
+        if told is None:
+            raise error
+        self._progress.write(told)
+        if (opened := self._workers[worker].opened) is not None:
+            self._queue.put_back(opened)
         self._dismiss(worker)
-        if worker.opened is None:
-            return
-        if worker.process.is_displaced:
-            self._progress.write(f"{how} ({words}); its trial goes on elsewhere")
-            self._queue.put_back(worker.opened)
-            self._start_worker()
-            return
-        if not worker.ready:
-            self._do_without(worker.opened, f"{how}\n{words}".strip())
-            return
-        last_line = words.splitlines()[-1] if words else ""
-        reason = f"its process ended with {how}" + (_MEMORY_HINT if how == "SIGKILL" else "")
-        if how.startswith("exit") and last_line:
-            reason = f"{last_line} ({reason})"
-        self._queue.fail(worker.opened, reason, words=words)
-        rmtree(self._trial_folder(worker.opened), ignore_errors=True)
-        self._start_worker()
 
-    def _do_without(self, opened: OpenTrial, how: str) -> None:
-        """See to a worker that died before it was ready: try again, then go on with fewer."""
-        self._queue.put_back(opened)
-        self._failed_starts += 1
-        if self._failed_starts < _MOST_FAILED_STARTS:
-            self._start_worker()
+    def _bury(self, worker: WorkerProcess) -> None:
+        """Note how a worker died, and what that costs."""
+        words, how, state = worker.last_words(), worker.end(), self._workers[worker]
+        self._dismiss(worker)
+        if not state.is_ready:
+            self._failed_start = f"{how}\n{words}".strip()
+            if (told := self._pool.note_failed_start(worker)) is not None:
+                self._progress.write(told)
+        elif state.opened is None:
             return
-        if not self._workers:
-            raise ValueError(f"a process to train in could not start: {how}")
-        self._jobs = len(self._workers)
-        self._progress.write(
-            f"one of {len(self._workers) + 1} processes could not start ({how.splitlines()[0]}); "
-            "going on with fewer"
+        elif worker.is_displaced:
+            first_line = words.partition("\n")[0]
+            self._displace(state.opened, f"{how} ({first_line})")
+        else:
+            self._queue.fail(state.opened, _reason(how, words), words=words)
+            self._clear(state.opened)
+
+    def _displace(self, opened: OpenTrial, how: str) -> None:
+        """Have a trial that lost its process go on elsewhere, unless it is what ends them."""
+        self._displaced[opened.number] += 1
+        if self._displaced[opened.number] < _MOST_DISPLACED:
+            self._progress.write(f"{how}; its trial goes on elsewhere")
+            self._queue.put_back(opened)
+            return
+        self._queue.fail(
+            opened, f"{_MOST_DISPLACED} processes were lost while they ran it, at last: {how}"
         )
-        for worker in [worker for worker in self._workers if worker.opened is None]:
-            self._go_on(worker)
+        self._clear(opened)
 
 
-class _Worker:
-    """A process, and the trial that it runs."""
+def _reason(how: str, words: str) -> str:
+    """Say of what a trial's process died."""
+    reason = f"its process ended with {how}" + (_MEMORY_HINT if how == "SIGKILL" else "")
+    return f"{words.splitlines()[-1]} ({reason})" if how.startswith("exit") and words else reason
 
-    def __init__(self, process: WorkerProcess) -> None:
-        self.ready = False
-        self.opened: OpenTrial | None = None
-        self.process = process
+
+@dataclasses.dataclass
+class _State:
+    """What is known of a worker: whether it can take trials, and the one that it runs."""
+
+    is_ready: bool = False
+    opened: OpenTrial | None = None

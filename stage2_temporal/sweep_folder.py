@@ -1,40 +1,53 @@
 """The folder of a sweep: one process at a time, of one request, its journal whole."""
 
-import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stage1_extract.run_lease import STALE_SECONDS, file_lease
 from stage2_temporal.sweep_storage import DOCUMENT, JOURNAL, read_sweep
 
-_LOCK = "lock"
+_LEASE = ".sweep.lease"
 _UNFINISHED = f".{DOCUMENT}"
 _JOURNAL_LOCK_SECONDS = 1.0
 _MOST_SHOWN = 8
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[Callable[[], None]]:
     """Make the folder if it is not there, and keep other processes from sweeping in it.
+
+    Yields:
+        A check that raises OSError once another process may have taken the folder over.
 
     Raises:
         ValueError: It holds something else, or another process is at it.
     """
     _check_ours(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"another process is at the sweep {folder}; wait for it, or choose another folder"
-            ) from error
+    path, losses = folder / _LEASE, list[str]()
+
+    def refusal(holder: str) -> ValueError:
+        return ValueError(
+            f"another process is at the sweep {folder}: {holder}; wait for it, or choose another "
+            f"folder (if there is none, remove {path})"
+        )
+
+    def check() -> None:
+        if losses:
+            raise OSError(
+                f"the lease of the sweep {folder} was lost ({losses[0]}): this process was not "
+                f"heard of for {STALE_SECONDS:.0f} s, and another may be at the sweep; give the "
+                "same command again when none is"
+            )
+
+    with file_lease(path, refusal, losses.append):
         _check_ours(folder)
-        yield
+        yield check
 
 
 def _check_ours(folder: Path) -> None:
@@ -42,7 +55,9 @@ def _check_ours(folder: Path) -> None:
         raise ValueError(f"{folder} is a file; choose a folder for the sweep")
     if not folder.exists() or (folder / DOCUMENT).exists():
         return
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (_LOCK, _UNFINISHED))
+    names = sorted(path.name for path in folder.iterdir())
+    # Processes that contend for the lease have files beside it.
+    others = [name for name in names if name != _UNFINISHED and not name.startswith(_LEASE)]
     if others:
         raise ValueError(
             f"{folder} is no sweep and holds {', '.join(others[:3])}; choose another folder"
@@ -98,7 +113,7 @@ def _shown(values: Mapping[str, Any], name: str) -> str:
 def repair_journal(folder: Path) -> int:
     """Cut off what a power loss left of the journal's last line; return how many bytes.
 
-    Only for who holds the folder's lock: nobody else writes then.
+    Only for who holds the folder's lease: nobody else writes then.
 
     Raises:
         ValueError: A line before the last is damaged.

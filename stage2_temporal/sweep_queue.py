@@ -124,6 +124,16 @@ class TrialQueue:
         ended = {state: self._counts[state] for state in (COMPLETE, PRUNED, FAILED)}
         return {**ended, RUNNING: sum(1 + len(twins) for twins in self._at_work.values())}
 
+    @property
+    def num_left(self) -> int:
+        """How many more trials `next` may begin; if it begins none, there are none left."""
+        allowed = max(0, self._limit - sum(self.counts.values()))
+        if self._space.size is None:
+            return allowed
+        waiting = [trial for trial in self._trials() if trial.state.name == "WAITING"]
+        unseen = max(0, self._space.size - len(self._seen))
+        return min(allowed, len(self._stopped) + len(waiting) + unseen)
+
     def next(self) -> OpenTrial | None:
         """Begin a trial that is to be run; None when there is none left.
 
@@ -223,7 +233,7 @@ class TrialQueue:
         self._release(opened)
 
     def put_back(self, opened: OpenTrial) -> None:
-        """Have a trial that nobody could begin come next."""
+        """Have a trial that was begun, and lost its process, come next."""
         twins = self._at_work.pop(opened.key)
         trials = self._trials()
         self._stopped[:0] = [

@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
 from stage1_extract.cores import available_cores
+from stage1_extract.keras_setup import chosen_backend
 from stage2_temporal.search_space import SearchSpace
 from stage2_temporal.sweep_driver import Driver
 from stage2_temporal.sweep_messages import Setup
@@ -30,6 +31,7 @@ def run_trials(
     metric: str,
     higher_is_better: bool,
     num_steps: int,
+    check_lock: Callable[[], None],
     sources: Sequence[Path] = (),
     show_progress: bool = False,
 ) -> bool:
@@ -44,6 +46,7 @@ def run_trials(
         metric: Name of the score.
         higher_is_better: Whether it is to become large.
         num_steps: How often a trial reports.
+        check_lock: Raises an error once another process may have taken the folder over.
         sources: Files that trials read, which every node of a cluster must see.
         show_progress: Whether to show a progress bar.
 
@@ -66,17 +69,17 @@ def run_trials(
             on_end=progress.finish_trial,
         )
         progress.know(read_trials(folder))
-        with _worker_pool(folder, settings, sources) as (pool, jobs):
-            progress.write(_opening(queue, space, settings, limit, jobs))
+        with _worker_pool(folder, settings, sources, progress.write) as pool:
+            progress.write(_opening(queue, space, settings, limit, pool.size))
             driver = Driver(
                 queue,
                 setup,
                 store=store,
                 folder=folder / TRIALS,
                 pool=pool,
-                jobs=jobs,
                 deadline=deadline,
                 progress=progress,
+                check_lock=check_lock,
             )
             return driver.run()
 
@@ -123,23 +126,25 @@ def _opening(
 
 @contextmanager
 def _worker_pool(
-    folder: Path, settings: SweepSettings, sources: Sequence[Path]
-) -> Iterator[tuple[WorkerPool, int]]:
-    """Yield where trials run, and how many at a time."""
+    folder: Path, settings: SweepSettings, sources: Sequence[Path], tell: Callable[[str], None]
+) -> Iterator[WorkerPool]:
+    """Yield where trials run."""
+    # A machine that Ray joins has an environment of its own.
+    environment = {"KERAS_BACKEND": chosen_backend(settings.base.backend), **_shared_gpu()}
     if settings.cluster.ray is None:
-        yield LocalPool(worker_environment(settings.num_jobs)), settings.num_jobs
+        yield LocalPool(settings.num_jobs, environment | _shared_cores(settings.num_jobs))
         return
     from stage2_temporal.sweep_cluster import cluster_pool
 
-    with cluster_pool(folder, settings, sources, _shared_gpu()) as pool:
-        yield pool, pool.room if settings.jobs == "auto" else min(settings.jobs, pool.room)
+    with cluster_pool(folder, settings, sources, environment, tell) as pool:
+        yield pool
 
 
-def worker_environment(jobs: int) -> dict[str, str]:
-    """Return variables by which worker processes share cores and GPU."""
+def _shared_cores(jobs: int) -> dict[str, str]:
+    """Return variables by which processes do not take all cores."""
     threads = str(max(1, available_cores() // jobs))
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-    return {**dict.fromkeys(names, threads), **_shared_gpu()}
+    return dict.fromkeys(names, threads)
 
 
 def _shared_gpu() -> dict[str, str]:

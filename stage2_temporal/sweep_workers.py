@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from stage1_extract.child import ChildProcess
 from stage2_temporal.sweep_messages import Job, Setup
+from stage2_temporal.sweep_room import Room
 
 WORKER_MODULE = "stage2_temporal.sweep_worker"
 
@@ -25,7 +26,7 @@ class WorkerProcess(Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is no room for it yet."""
+        """Whether it found no room so far, though its pool had thought so, and may not soon."""
 
     @property
     def is_displaced(self) -> bool:
@@ -42,16 +43,29 @@ class WorkerProcess(Protocol):
 
 
 class WorkerPool(Protocol):
-    """Starts processes and hears them."""
+    """Starts processes where there is room, and hears them."""
 
-    def has_room(self) -> bool:
-        """Whether there is room for one more now."""
+    @property
+    def size(self) -> int:
+        """How many processes find room, as far as is known."""
 
-    def start(self, setup: Setup) -> WorkerProcess:
-        """Start a process, for which there is room."""
+    def start(self, setup: Setup) -> WorkerProcess | None:
+        """Start a process; None if there is no room for one more."""
 
     def wait(self, workers: Sequence[Any], seconds: float) -> list[Any]:
         """Return those that sent something, or ended, waiting for it no longer than that."""
+
+    def note_ready(self, worker: Any) -> None:
+        """Note that a process can take trials."""
+
+    def note_failed_start(self, worker: Any) -> str | None:
+        """Note that a process, killed by now, was never ready; says so if its place is used less.
+
+        One place that is broken must not use up what others could do.
+        """
+
+    def leave_out(self, worker: Any, error: OSError) -> str | None:
+        """Start nothing more in the place of a process, and say so; None if there is no other."""
 
 
 class LocalWorker:
@@ -66,6 +80,7 @@ class LocalWorker:
     is_displaced = False
 
     def __init__(self, setup: Setup, environment: Mapping[str, str]) -> None:
+        self.is_killed = False
         self.process = ChildProcess(WORKER_MODULE, environment=environment)
         self.send(setup)
 
@@ -95,6 +110,7 @@ class LocalWorker:
 
     def kill(self) -> None:
         """End it at once."""
+        self.is_killed = True
         self.process.kill()
 
 
@@ -102,21 +118,49 @@ class LocalPool:
     """Processes of this machine.
 
     Args:
+        jobs: How many, at most.
         environment: Variables by which they share cores and GPU.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, jobs: int, environment: Mapping[str, str]) -> None:
+        self._room = Room(jobs)
         self._environment = environment
+        self._workers: list[LocalWorker] = []
 
-    def has_room(self) -> bool:
-        """Whether there is room: yes, the user chose how many there are."""
-        return True
+    @property
+    def size(self) -> int:
+        """How many processes find room."""
+        return self._room.size
 
-    def start(self, setup: Setup) -> LocalWorker:
-        """Start a process."""
-        return LocalWorker(setup, self._environment)
+    def start(self, setup: Setup) -> LocalWorker | None:
+        """Start a process; None if there are as many as find room."""
+        if self._num_living() >= self._room.size:
+            return None
+        worker = LocalWorker(setup, self._environment)
+        self._workers.append(worker)
+        return worker
+
+    def _num_living(self) -> int:
+        self._workers = [worker for worker in self._workers if not worker.is_killed]
+        return len(self._workers)
 
     def wait(self, workers: Sequence[LocalWorker], seconds: float) -> list[LocalWorker]:
         """Return those that sent something, or ended."""
         ready = wait([worker.process.connection for worker in workers], seconds)
         return [worker for worker in workers if worker.process.connection in ready]
+
+    def note_ready(self, _: LocalWorker) -> None:
+        """Note that a process can take trials."""
+        self._room.note_ready()
+
+    def note_failed_start(self, worker: LocalWorker) -> str | None:
+        """Note that a process was never ready; says so if there will be fewer, but some."""
+        num_left = self._num_living()
+        if not self._room.note_failed_start(num_left) or not num_left:
+            return None
+        return (
+            f"one of {num_left + 1} processes could not start ({worker.end()}); going on with fewer"
+        )
+
+    def leave_out(self, _: LocalWorker, __: OSError) -> None:
+        """There is no other place."""

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +82,12 @@ def sweep(
     Raises:
         ValueError: Settings or data are wrong, the folder belongs to another search, or all trials
             fail; the message says what to do.
+        OSError: No trial can go on, as with a full disk; or another process took the sweep over.
     """
     # Stores compete by their full paths, so that the command may be given from another folder.
     folder, store, manifest = Path(folder), Path(store).absolute(), Path(manifest)
-    others = tuple(path.absolute() for path in settings.other_store)
-    settings = dataclasses.replace(settings, other_store=others)
+    settings = _with_full_paths(settings)
+    others = settings.other_store
     load_optuna()
     stores = [str(store), *map(str, others)]
     space = SearchSpace.parse(settings.search, settings.base, stores=stores)
@@ -96,14 +98,23 @@ def sweep(
 
     data = load_sweep_data(store, manifest, settings)
     request = request_of_sweep(data, space, settings)
-    with locked_folder(folder), quiet_optuna():
+    with locked_folder(folder) as check_lock, quiet_optuna():
         call = _Call(folder, store, manifest, settings, space, data, show_progress=show_progress)
         call.prepare(request)
         try:
-            is_complete = call.run()
+            is_complete = call.run(check_lock)
         finally:
             call.write_tables()
         return call.finish(refit=is_complete and settings.refit_seeds > 0)
+
+
+def _with_full_paths(settings: SweepSettings) -> SweepSettings:
+    base, table = settings.base, settings.base.feature_table
+    return dataclasses.replace(
+        settings,
+        base=dataclasses.replace(base, feature_table=None if table is None else table.absolute()),
+        other_store=tuple(path.absolute() for path in settings.other_store),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,13 +153,14 @@ class _Call:
             )
         write_whole(path, split)
 
-    def run(self) -> bool:
+    def run(self, check_lock: Callable[[], None]) -> bool:
         """Run trials; return whether there are enough, and not only the time was up."""
         settings = self.settings
-        cache = self.folder / CACHE
-        setup = Setup(_RUNNER, (str(self.store), str(self.manifest), settings, cache))
+        # Trials may run on machines where programs begin in another folder.
+        folder, manifest = self.folder.absolute(), self.manifest.absolute()
+        setup = Setup(_RUNNER, (str(self.store), str(manifest), settings, folder / CACHE))
         return run_trials(
-            self.folder,
+            folder,
             self.space,
             settings,
             setup,
@@ -156,14 +168,16 @@ class _Call:
             metric=self.data.metric,
             higher_is_better=self.data.higher_is_better,
             num_steps=self.data.num_rungs * settings.validation_folds,
+            check_lock=check_lock,
             sources=self._sources(),
             show_progress=self.show_progress,
         )
 
     def _sources(self) -> list[Path]:
         """Return the files that trials read."""
-        tables = [self.settings.base.feature_table] if self.settings.base.feature_table else []
-        return [self.store, *self.settings.other_store, self.manifest, *map(Path, tables)]
+        searched = self.space.shown.get("feature_table", ())
+        tables = [Path(path) for path in (self.settings.base.feature_table, *searched) if path]
+        return [self.store, *self.settings.other_store, self.manifest, *tables]
 
     def write_tables(self) -> None:
         """Write leaderboard and report of what is known."""

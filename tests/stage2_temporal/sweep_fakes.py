@@ -87,6 +87,7 @@ def _comes_second(marker: Path | None) -> bool:
     try:
         marker.mkdir()
     except FileExistsError:
+        (marker / str(os.getpid())).touch()
         return True
     return False
 
@@ -119,7 +120,7 @@ def run_fake(
     stores = ["first", *map(str, settings.other_store)]
     space = SearchSpace.parse(settings.search, settings.base, stores=stores)
     setup = Setup("tests.stage2_temporal.sweep_fakes:make", (folder / "computed", options))
-    with locked_folder_of_fakes(folder), quiet_optuna():
+    with locked_folder_of_fakes(folder) as check_lock, quiet_optuna():
         return run_trials(
             folder,
             space,
@@ -129,6 +130,7 @@ def run_fake(
             metric="accuracy",
             higher_is_better=True,
             num_steps=NUM_FOLDS,
+            check_lock=check_lock,
             show_progress=show_progress,
         )
 

@@ -1,6 +1,5 @@
 """Mishaps of a sweep: each costs what it must, is told, and loses nothing that was done."""
 
-import fcntl
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from stage1_extract import run_lease
 from stage2_temporal.sweep_folder import (
     check_request,
     locked_folder,
@@ -112,7 +112,7 @@ def test_workers_that_cannot_start_end_the_sweep(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run_fake(tmp_path, grid(8, 32), **options)
-    assert [record.state for record in read_trials(tmp_path)] == ["running"]
+    assert not read_trials(tmp_path)
     run_fake(tmp_path, grid(8, 32))
     assert [record.state for record in read_trials(tmp_path)] == ["complete"] * 2
 
@@ -120,8 +120,18 @@ def test_workers_that_cannot_start_end_the_sweep(
 def test_if_some_workers_cannot_start_the_others_do_their_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = grid(8, 16, 32, jobs=2)
-    run_fake(tmp_path, settings, room_for_one=tmp_path / "room", show_progress=True)
+    room, gate = tmp_path / "room", tmp_path / "gate"
+
+    def open_gate() -> None:
+        while not room.exists() or len(list(room.iterdir())) < 3:
+            time.sleep(0.01)
+        gate.touch()
+
+    opener = threading.Thread(target=open_gate)
+    opener.start()
+    settings = grid(WAITS, 16, 32, jobs=2)
+    run_fake(tmp_path, settings, room_for_one=room, gate=gate, seconds=0.3, show_progress=True)
+    opener.join()
     assert [record.state for record in read_trials(tmp_path)] == ["complete"] * 3
     assert len(computed(tmp_path)) == 9
     told = "one of 2 processes could not start (SIGKILL); going on with fewer"
@@ -173,27 +183,63 @@ def test_the_lock_of_a_killed_process_does_not_hold_the_sweep_up(tmp_path: Path)
     assert len(read_trials(tmp_path)) == 2
 
 
+HOLD = """
+import sys, time
+from pathlib import Path
+from stage2_temporal.sweep_folder import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(folder: Path) -> "subprocess.Popen[str]":
+    """Have another process at a sweep."""
+    argv = [sys.executable, "-c", HOLD, str(folder)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
 def test_two_processes_at_one_sweep_are_one_too_many(tmp_path: Path) -> None:
     run_fake(tmp_path, grid(8))
-    with (tmp_path / "lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process is at the sweep"):
+    with hold(tmp_path) as process:
+        with pytest.raises(ValueError, match=f"at the sweep .*: process {process.pid} on "):
             run_fake(tmp_path, grid(8, 32))
+        process.kill()
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path\n"
-        "from stage2_temporal.sweep_folder import locked_folder\n"
-        "with locked_folder(Path(sys.argv[1])):\n    print('ready', flush=True); time.sleep(60)"
-    )
-    argv = [sys.executable, "-c", code, str(tmp_path / "sweep")]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with hold(tmp_path / "sweep") as process:
         process.kill()
+    started = time.monotonic()
     with locked_folder(tmp_path / "sweep"):
-        assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["lock"]
+        assert time.monotonic() - started < run_lease.STALE_SECONDS / 2
+        assert [path.name for path in (tmp_path / "sweep").iterdir()] == [".sweep.lease"]
+
+
+def test_a_sweep_that_another_process_took_over_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a sleep of its machine: what the other writes to the journal is left alone."""
+    monkeypatch.setattr(run_lease, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(run_lease, "BEAT_SECONDS", 0.3)
+
+    def take_over() -> None:
+        while (0, 1) not in computed(tmp_path):
+            time.sleep(0.01)
+        other = tmp_path / "other"
+        other.write_text((tmp_path / ".sweep.lease").read_text())
+        other.replace(tmp_path / ".sweep.lease")
+
+    taker = threading.Thread(target=take_over)
+    taker.start()
+    with pytest.raises(OSError, match="another may be at the sweep"):
+        run_fake(tmp_path, grid(WAITS, 32), gate=tmp_path / "never")
+    taker.join()
+    assert (tmp_path / ".sweep.lease").exists()
+    assert [record.state for record in read_trials(tmp_path)] == ["running"]
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:

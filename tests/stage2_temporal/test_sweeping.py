@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from stage1_extract.cluster_settings import ClusterSettings
 from stage2_temporal.config import TrainSettings
-from stage2_temporal.search_space import apply_parameters
+from stage2_temporal.search_space import SearchSpace, apply_parameters
 from stage2_temporal.sweep_settings import SweepSettings
 from stage2_temporal.sweep_storage import TrialRecord, best_trial, read_sweep, read_trials
 from stage2_temporal.sweeping import SweepResult, sweep, sweep_notices
@@ -315,6 +316,11 @@ def test_base_settings_that_contradict_a_sweep_are_refused(
         sweep_settings(*SEARCH, base=base)
 
 
+def test_devices_and_a_cluster_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"devices is '0,1', and trials on a Ray cluster.*--ray"):
+        sweep_settings(*SEARCH, base={"devices": "0,1"}, cluster=ClusterSettings(ray="auto"))
+
+
 # from store and manifest to the winner
 
 WHOLE: dict[str, Any] = {"trials": 3, "jobs": 1, "validation_folds": 2, "refit_seeds": 1}
@@ -354,6 +360,38 @@ def test_a_sweep_ends_with_a_winner(swept: tuple[Path, SweepResult]) -> None:
     assert document.search["feature_table"] == ["", "table.h5"]
     assert document.sides["test"]["clips"] == len(tested)
     assert document.metric == "auroc"
+
+
+def test_trials_are_told_of_full_paths_and_the_search_keeps_what_was_written(
+    whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster's machines run programs in another folder than the command."""
+    found: dict[str, Any] = {}
+
+    def run_trials(folder: Path, space: SearchSpace, *arguments: Any, **more: Any) -> bool:
+        found.update(more, folder=folder, space=space, setup=arguments[1])
+        raise InterruptedError
+
+    monkeypatch.setattr("stage2_temporal.sweeping.run_trials", run_trials)
+    monkeypatch.setattr("stage2_temporal.sweeping._Call.write_tables", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    data = Path(os.path.relpath(whole_data, tmp_path))
+    table = str(data / "table.h5")
+    search = (f'feature_table = ["", "{table}"]',)
+    settings = SweepSettings(TrainSettings(**BASE), search, **WHOLE)
+    with pytest.raises(InterruptedError):
+        sweep(data / "store", data / "m.csv", "swept", settings)
+    store, manifest, _, cache = found["setup"].arguments
+    assert found["folder"] == tmp_path / "swept"
+    assert cache == tmp_path / "swept" / "cache"
+    assert all(Path(path).is_absolute() and Path(path).exists() for path in (store, manifest))
+    read = [path.resolve() for path in found["sources"]]
+    assert read == [(whole_data / name).resolve() for name in ("store", "m.csv", "table.h5")]
+    assert read_sweep(tmp_path / "swept").search == {"feature_table": ["", table]}
+    (point,) = (point for point in found["space"].grid() if point["feature_table"])
+    taken = apply_parameters(settings.base, point).feature_table
+    assert taken is not None
+    assert (taken.is_absolute(), taken.exists()) == (True, True)
 
 
 @pytest.mark.slow

@@ -1,0 +1,292 @@
+"""The driver of a sweep and its places: what breaks in one of them is the others' to do."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stage1_extract.cluster_settings import ClusterSettings
+from stage1_extract.node_checks import Needs
+from stage2_temporal import sweep_cluster
+from stage2_temporal.search_space import SearchSpace
+from stage2_temporal.sweep_cluster import ClusterPool
+from stage2_temporal.sweep_driver import Driver
+from stage2_temporal.sweep_messages import Setup
+from stage2_temporal.sweep_optuna import load_optuna, quiet_optuna
+from stage2_temporal.sweep_queue import TrialQueue
+from stage2_temporal.sweep_room import Room
+from stage2_temporal.sweep_storage import record_of
+from tests.stage2_temporal.fake_ray import (
+    SILENCE,
+    FakeRay,
+    FakeRelay,
+    cannot_start,
+    dies_of_trials,
+    finds_no_room,
+    hangs,
+    has_a_full_disk,
+    is_killed_at_start,
+    leaves,
+    works,
+)
+from tests.stage2_temporal.sweep_fakes import sweep_settings
+
+
+class Sweep:
+    """A sweep of some trials on a fake cluster."""
+
+    def __init__(self, folder: Path, num_trials: int, jobs: int | None = None) -> None:
+        self.messages: list[str] = []
+        base = sweep_settings().base
+        space = SearchSpace.parse([f"units = {[8 + n for n in range(num_trials)]}"], base)
+        with quiet_optuna():
+            self.study = load_optuna().create_study()
+        self.queue = TrialQueue(
+            self.study, space, base, sampler="grid", limit=num_trials, on_end=lambda _: None
+        )
+        self.pool = ClusterPool(
+            ClusterSettings(ray="auto"),
+            {},
+            needs=Needs(folder=None, packages=(), distributions=()),
+            most=jobs,
+            tell=self.messages.append,
+        )
+        self.folder = folder
+
+    def tick(self, _: dict[str, int]) -> None:
+        """Show nothing."""
+
+    def write(self, message: str) -> None:
+        """Keep a message."""
+        self.messages.append(message)
+
+    def run(self) -> None:
+        """Run it to its end, which comes soon."""
+        driver = Driver(
+            self.queue,
+            Setup("", ()),
+            store="store",
+            folder=self.folder,
+            pool=self.pool,
+            deadline=time.monotonic() + 10,
+            progress=self,
+            check_lock=lambda: None,
+        )
+        assert driver.run(), "the sweep hung"
+
+    @property
+    def states(self) -> list[str]:
+        """What became of the trials."""
+        return [trial.state.name for trial in self.study.trials]
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    return FakeRay(monkeypatch)
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    for name, value in seconds.items():
+        monkeypatch.setattr(sweep_cluster, name, value)
+
+
+def test_trials_are_shared_among_nodes_and_processes_end(ray: FakeRay, tmp_path: Path) -> None:
+    ray.join("a", num_cpus=2)
+    ray.join("b")
+    run = Sweep(tmp_path, 9)
+    run.run()
+    assert run.states == ["COMPLETE"] * 9
+    assert ray.started() == {"a": 2, "b": 1}
+    assert all(relay.is_killed for relay in ray.relays)
+
+
+@pytest.mark.parametrize(("jobs", "num_trials", "expected"), [(2, 9, 2), (None, 3, 3), (8, 9, 4)])
+def test_as_many_processes_start_as_are_wanted_and_find_room(
+    ray: FakeRay, tmp_path: Path, jobs: int | None, num_trials: int, expected: int
+) -> None:
+    ray.join("a", num_cpus=4)
+    run = Sweep(tmp_path, num_trials, jobs)
+    assert run.pool.size == min(4, jobs or 4)
+    run.run()
+    assert len(ray.relays) == expected
+
+
+def test_trial_whose_node_is_lost_late_is_done_by_a_process_that_had_nothing_to_do(
+    ray: FakeRay, tmp_path: Path
+) -> None:
+    ray.join("a")
+    ray.join("b", hangs)
+    run = Sweep(tmp_path, 2)
+
+    def lose_when_idle() -> None:
+        if run.states.count("COMPLETE") == 1:
+            ray.lose("b")
+
+    ray.on_poll = lose_when_idle
+    run.run()
+    assert run.states == ["COMPLETE"] * 2
+    (message,) = run.messages
+    assert message.startswith("the loss of node b ")
+    assert message.endswith("(The node died); its trial goes on elsewhere")
+
+
+@pytest.mark.parametrize("broken", [cannot_start, is_killed_at_start])
+def test_node_where_processes_cannot_start_costs_the_others_nothing(
+    ray: FakeRay, tmp_path: Path, broken: Any
+) -> None:
+    ray.join("a", num_cpus=2)
+    ray.join("b", broken, num_cpus=2)
+    run = Sweep(tmp_path, 40)
+    run.run()
+    assert run.states == ["COMPLETE"] * 40
+    assert run.pool.size == 2
+    assert ray.started()["a"] == 2
+    assert ray.started()["b"] <= 4
+    assert "processes could not start on node b " in run.messages[0]
+    assert run.messages[-1].endswith("going on with 0 there")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (cannot_start, r"could not start: the loss of node a .*\n[\s\S]*No space left on device"),
+        (is_killed_at_start, "a process to train in could not start: SIGKILL"),
+    ],
+)
+def test_if_processes_can_start_nowhere_the_sweep_ends(
+    ray: FakeRay, tmp_path: Path, broken: Any, message: str
+) -> None:
+    ray.join("a", broken)
+    run = Sweep(tmp_path, 2)
+    with pytest.raises(ValueError, match=message):
+        run.run()
+    assert ray.started() == {"a": 3}
+
+
+def test_if_all_nodes_are_gone_the_sweep_ends(ray: FakeRay, tmp_path: Path) -> None:
+    ray.join("a", hangs)
+    run = Sweep(tmp_path, 2)
+    ray.on_poll = lambda: ray.lose("a") if ray.relays[0].jobs else None
+    with pytest.raises(OSError, match="no room for a process to train in: all nodes are gone"):
+        run.run()
+
+
+def test_trial_that_ends_its_relays_fails_at_last(ray: FakeRay, tmp_path: Path) -> None:
+    ray.join("a", dies_of_trials)
+    run = Sweep(tmp_path, 1)
+    run.run()
+    reason = record_of(run.study.trials[0]).reason
+    assert run.states == ["FAIL"]
+    assert reason.startswith("5 processes were lost while they ran it, at last: the loss of node a")
+    assert len(ray.relays) == 5
+
+
+def test_last_trial_does_not_wait_for_a_node_that_others_use(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, _ROOM_SECONDS=0.1)
+    ray.join("a", finds_no_room)
+    ray.join("b")
+    run = Sweep(tmp_path, 1)
+    run.run()
+    assert run.states == ["COMPLETE"]
+    assert ray.started() == {"a": 1, "b": 1}
+
+
+def test_process_that_is_replaced_leaves_no_trial_to_one_that_finds_no_room(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, _ROOM_SECONDS=0.1)
+    ray.join("a", finds_no_room)
+    ray.join("b", leaves)
+    run = Sweep(tmp_path, 3)
+    run.run()
+    assert run.states == ["COMPLETE"] * 3
+    assert ray.started() == {"a": 1, "b": 3}
+
+
+def test_node_whose_disk_is_full_is_left_out(ray: FakeRay, tmp_path: Path) -> None:
+    ray.join("a")
+    ray.join("b", has_a_full_disk)
+    run = Sweep(tmp_path, 6)
+    run.run()
+    assert run.states == ["COMPLETE"] * 6
+    assert ray.started() == {"a": 1, "b": 1}
+    (message,) = run.messages
+    assert message.startswith("node b ")
+    assert message.endswith("is left out: disk full")
+
+
+def test_if_no_node_can_write_the_sweep_ends_and_no_trial_fails(
+    ray: FakeRay, tmp_path: Path
+) -> None:
+    ray.join("a", has_a_full_disk)
+    ray.join("b", has_a_full_disk)
+    run = Sweep(tmp_path, 6)
+    with pytest.raises(OSError, match="disk full"):
+        run.run()
+    assert set(run.states) == {"RUNNING"}
+
+
+def test_silent_process_is_given_up(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, STUCK_SECONDS=0.3)
+    ray.join("a")
+    ray.join("b", hangs)
+    run = Sweep(tmp_path, 2)
+    ray.on_poll = lambda: ray.lives.update(b=finds_no_room)
+    run.run()
+    assert run.states == ["COMPLETE"] * 2
+    assert run.messages[0].startswith("the silence of node b ")
+    assert next(relay for relay in ray.relays if relay.host == "b").is_killed
+
+
+def test_sweep_that_slept_does_not_take_processes_for_silent(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, STUCK_SECONDS=0.5, _MOST_COUNTED_SECONDS=0.01)
+    ray.join("a")
+    run = Sweep(tmp_path, 1)
+    polls = iter([None, lambda: time.sleep(1)])
+    slow = iter(range(5))
+
+    def answers_late(relay: FakeRelay) -> Any:
+        return SILENCE if relay.jobs and next(slow, None) is not None else works(relay)
+
+    ray.lives["a"] = answers_late
+    ray.on_poll = lambda: (next(polls, None) or (lambda: None))()
+    run.run()
+    assert (run.states, run.messages) == (["COMPLETE"], [])
+
+
+def test_nodes_that_join_are_checked_once_and_take_part(ray: FakeRay, tmp_path: Path) -> None:
+    ray.join("a")
+    run = Sweep(tmp_path, 30)
+    ray.refused = {"bad"}
+
+    def join() -> None:
+        if run.states.count("COMPLETE") == 2 and len(ray.nodes) == 1:
+            ray.join("good", num_cpus=2)
+            ray.join("bad")
+            ray.join("tiny", num_cpus=0)
+
+    ray.on_poll = join
+    run.run()
+    assert run.states == ["COMPLETE"] * 30
+    assert ray.started() == {"a": 1, "good": 2}
+    assert ray.checked == ["a", "good", "bad"]
+    assert run.messages == ["a node that joined is not used: ['bad'] cannot do the work"]
+
+
+def test_room_becomes_smaller_after_three_failed_starts_in_a_row() -> None:
+    room = Room(4)
+    assert not room.note_failed_start(3)
+    assert not room.note_failed_start(3)
+    room.note_ready()
+    assert not room.note_failed_start(2)
+    assert not room.note_failed_start(2)
+    assert room.size == 4
+    assert room.note_failed_start(2)
+    assert room.size == 2
