@@ -25,7 +25,11 @@ class LoopbackNode:
     """A node: its raylet, its workers and, on the head, the cluster's own processes."""
 
     def __init__(
-        self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
         self.log = log
         with log.open("wb") as file:
@@ -34,6 +38,7 @@ class LoopbackNode:
                 stdout=file,
                 stderr=file,
                 stdin=subprocess.DEVNULL,
+                cwd=cwd,
                 env={
                     **os.environ,
                     **_PRIORITY,
@@ -77,9 +82,15 @@ class LoopbackNode:
 
 
 class LoopbackCluster:
-    """A head node, and those that are added; all end with the `with` block."""
+    """A head node, and those that are added; all end with the `with` block.
 
-    def __init__(self, num_cpus: int = 1) -> None:
+    Args:
+        num_cpus: What the head offers.
+        cwd: Folder in which the nodes are started, and with them their workers.
+    """
+
+    def __init__(self, num_cpus: int = 1, *, cwd: Path | None = None) -> None:
+        self._cwd = cwd
         for name, value in _AUTHENTICATION.items():
             os.environ.setdefault(name, value)  # for good: Ray reads them once in a process
         self._folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short: sockets lie in it
@@ -119,7 +130,9 @@ class LoopbackCluster:
         command += [f"--num-cpus={num_cpus}", "--node-ip-address=127.0.0.1"]
         command += ["--object-store-memory=80000000"]
         command += ["--min-worker-port=0", "--max-worker-port=0"]
-        node = LoopbackNode(command, self._folder / f"node{len(self.nodes)}.log", environment)
+        node = LoopbackNode(
+            command, self._folder / f"node{len(self.nodes)}.log", environment, self._cwd
+        )
         self.nodes.append(node)
         return node
 

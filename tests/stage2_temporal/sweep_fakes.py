@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stage1_extract.keras_setup import chosen_backend
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.search_space import SearchSpace
 from stage2_temporal.sweep_folder import locked_folder, repair_journal
@@ -53,6 +54,8 @@ def make(log: Path, options: Mapping[str, Any]) -> FakeRunner:
     """Return what runs trials; each fold that it computes is a line of the log."""
     if options.get("cannot_start"):
         raise ValueError("the data are gone")
+    if options.get("backend") not in (None, chosen_backend()):
+        raise ValueError(f"a worker would compute with {chosen_backend()}")
     if options.get("dies_at_start") or _comes_second(options.get("room_for_one")):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -153,6 +156,14 @@ def computed(folder: Path) -> list[tuple[int, int]]:
 def pids(folder: Path) -> list[int]:
     """Return the processes that computed, in order."""
     return [int(line.split()[3]) for line in (folder / "computed").read_text().splitlines()]
+
+
+def is_gone(pid: int) -> bool:
+    """Return whether a process ended, reaped or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 if __name__ == "__main__":  # a sweep to be killed: folder, seconds a fold, jobs, searched settings

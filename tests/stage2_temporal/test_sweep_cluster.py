@@ -1,23 +1,30 @@
 """A sweep on a real two-node Ray cluster: the same trials, and none is lost with a node."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 
+from stage1_extract.cluster_settings import ClusterSettings
+from stage2_temporal.config import TrainSettings
+from stage2_temporal.sweep_settings import SweepSettings
 from stage2_temporal.sweep_storage import read_trials
+from stage2_temporal.sweeping import sweep
 from tests.loopback_cluster import LoopbackCluster, LoopbackNode
 from tests.stage2_temporal.sweep_fakes import (
     KILLED,
     NUM_FOLDS,
     WAITS,
     computed,
+    is_gone,
     pids,
     run_fake,
     sweep_settings,
@@ -49,7 +56,11 @@ def cluster() -> Iterator[LoopbackCluster]:
 
 
 def start(
-    folder: Path, cluster: LoopbackCluster, units: list[int], **options: object
+    folder: Path,
+    cluster: LoopbackCluster,
+    units: list[int],
+    environment: Mapping[str, str] | None = None,
+    **options: object,
 ) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", SWEEP, str(folder), cluster.address]
     return subprocess.Popen(
@@ -58,6 +69,7 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
         cwd=Path(__file__).parents[2],
+        env={**os.environ, **(environment or {})},
     )
 
 
@@ -82,19 +94,31 @@ def outcomes(folder: Path) -> list[tuple[object, ...]]:
 
 def test_two_nodes_find_what_one_machine_finds(cluster: LoopbackCluster, tmp_path: Path) -> None:
     cluster.add_node()
-    units = [8, 16, 32, 64, 128, 256]
-    text = finish(start(tmp_path / "cluster", cluster, units, seconds=0.6))
-    assert "2 at a time" in text
+    units, gate = [WAITS, 8, 16, 32, 64], tmp_path / "gate"
+    run = start(
+        tmp_path / "cluster",
+        cluster,
+        units,
+        {"KERAS_BACKEND": "jax"},  # which the nodes were not started with
+        gate=str(gate),
+        backend="jax",
+    )
+    # One process is held up, so the other one does the rest.
+    wait_for(run, lambda: len(computed(tmp_path / "cluster")) == 2 + 4 * NUM_FOLDS)
+    gate.touch()
+    assert "2 at a time" in finish(run)
     assert len(set(pids(tmp_path / "cluster"))) == 2
-    run_fake(tmp_path / "alone", sweep_settings(f"units = {units}", sampler="grid"))
+    run_fake(tmp_path / "alone", sweep_settings(f"units = {units}", sampler="grid"), gate=gate)
     assert outcomes(tmp_path / "cluster") == outcomes(tmp_path / "alone")
 
 
 TAKEN = """
 import sys, time
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 ray.init(address=sys.argv[1], log_to_driver=False)
+first = min(node["NodeID"] for node in ray.nodes())
 
 
 @ray.remote(num_cpus=1)
@@ -103,24 +127,29 @@ class Other:
         return "begun"
 
 
-other = Other.remote()
+other = Other.options(scheduling_strategy=NodeAffinitySchedulingStrategy(first, False)).remote()
 print(ray.get(other.begin.remote()), flush=True)
 time.sleep(600)
 """
 
 
 @pytest.mark.xslow
-def test_trial_that_waits_for_room_is_done_by_another(
-    cluster: LoopbackCluster, tmp_path: Path
+@pytest.mark.parametrize("units", [[8], [8, 16, 32]])
+def test_trials_do_not_wait_for_a_node_that_others_use(
+    cluster: LoopbackCluster, tmp_path: Path, units: list[int]
 ) -> None:
+    """The node is the one that the sweep asks first."""
     cluster.add_node()
     command = [sys.executable, "-c", TAKEN, cluster.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "begun\n"
-        finish(start(tmp_path / "sweep", cluster, [8, 16, 32]))
-        other.kill()
-    assert [record.state for record in read_trials(tmp_path / "sweep")] == ["complete"] * 3
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "begun\n"
+            finish(start(tmp_path / "sweep", cluster, units))
+        finally:
+            other.kill()
+    assert {record.state for record in read_trials(tmp_path / "sweep")} == {"complete"}
+    assert len(computed(tmp_path / "sweep")) == len(units) * NUM_FOLDS
     assert len(set(pids(tmp_path / "sweep"))) == 1
 
 
@@ -128,21 +157,25 @@ def has_process(node: LoopbackNode, pid: int) -> bool:
     return pid in {process.pid for process in node.processes()}
 
 
-def test_trial_of_a_killed_node_goes_on_elsewhere(cluster: LoopbackCluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["node", pytest.param("relay", marks=pytest.mark.xslow)])
+def test_trial_of_a_killed_node_goes_on_elsewhere(tmp_path: Path, what: str) -> None:
+    with LoopbackCluster(num_cpus=0) as cluster:  # the head has no room: killed, it ends all
+        _kill_and_go_on(cluster, tmp_path, what)
+
+
+def _kill_and_go_on(cluster: LoopbackCluster, tmp_path: Path, what: str) -> None:
     gate = tmp_path / "gate"
-    node = cluster.add_node()
+    nodes = [cluster.add_node(), cluster.add_node()]
     run = start(tmp_path / "sweep", cluster, [WAITS, 8, 16, 32], gate=str(gate))
     wait_for(run, lambda: len(computed(tmp_path / "sweep")) == 2 + 3 * NUM_FOLDS)
     lines = (tmp_path / "sweep" / "computed").read_text().splitlines()
     waiting = next(int(line.split()[3]) for line in lines if f" 1 {WAITS} " in line)
-    holder = node if has_process(node, waiting) else cluster.head
-    orphan = psutil.Process(waiting)
-    if holder is cluster.head:
-        orphan.parent().kill()  # type: ignore[union-attr] # its relay
+    if what == "node":
+        next(node for node in nodes if has_process(node, waiting)).kill()
     else:
-        node.kill()
-    psutil.wait_procs([orphan], timeout=60)
-    assert not orphan.is_running(), "a process that trains ends with its relay"
+        psutil.Process(waiting).parent().kill()  # type: ignore[union-attr]
+    # A process that trains ends with its relay.
+    wait_for(run, lambda: is_gone(waiting))
     gate.touch()
     text = finish(run)
     assert "goes on elsewhere" in text
@@ -177,3 +210,54 @@ def test_process_that_dies_of_its_trial_costs_the_trial(
     first, failed, last = read_trials(tmp_path / "sweep")
     assert [first.state, failed.state, last.state] == ["complete", "failed", "complete"]
     assert failed.reason.startswith("its process ended with SIGKILL")
+
+
+REAL = """
+import sys
+from tests.stage2_temporal.test_sweep_cluster import real_sweep
+
+real_sweep("swept", sys.argv[1])
+"""
+
+
+def real_sweep(folder: str, address: str | None) -> None:
+    """Train on the data of the current folder, all paths relative to it."""
+    base = TrainSettings(
+        target=["label"], group="patient", gain_confidence=0.0, units=4, epochs=2, resamples=20
+    )
+    search = ('feature_table = ["", "table.h5"]', "learning_rate = [0.001, 0.01]")
+    settings = SweepSettings(
+        base,
+        search,
+        sampler="grid",
+        jobs="auto" if address else 1,
+        validation_folds=2,
+        refit_seeds=0,
+        cluster=ClusterSettings(ray=address),
+    )
+    sweep("store", "m.csv", folder, settings)
+
+
+@pytest.mark.xslow
+def test_real_trials_on_nodes_in_another_folder_are_those_of_one_machine(
+    whole_data: Path, tmp_path: Path
+) -> None:
+    with LoopbackCluster(cwd=tmp_path) as cluster:
+        cluster.add_node()
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        subprocess.run(
+            [sys.executable, "-c", REAL, cluster.address],
+            cwd=whole_data,
+            env=environment,
+            check=True,
+            timeout=400,
+        )
+    with contextlib.chdir(whole_data):
+        real_sweep("swept-alone", None)
+
+    def found(folder: str) -> list[tuple[object, ...]]:
+        records = read_trials(whole_data / folder)
+        return sorted((json.dumps(r.parameters), r.state, r.value) for r in records)
+
+    assert len(found("swept")) == 4
+    assert found("swept") == found("swept-alone")

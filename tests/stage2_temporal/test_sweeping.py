@@ -23,6 +23,7 @@ from tests.stage2_temporal.sweep_fakes import (
     NUM_FOLDS,
     WAITS,
     computed,
+    is_gone,
     pids,
     run_fake,
     score,
@@ -213,13 +214,6 @@ def start_and_stop(folder: Path, number: signal.Signals, jobs: int) -> list[int]
         process.send_signal(number)
         process.wait(20)
     return pids(folder)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 @pytest.mark.slow
