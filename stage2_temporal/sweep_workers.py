@@ -26,7 +26,7 @@ class WorkerProcess(Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it found no room so far, though its pool had thought so, and may not soon."""
+        """Whether it has found no room for a while: others use what its pool thought free."""
 
     @property
     def is_displaced(self) -> bool:

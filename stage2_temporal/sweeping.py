@@ -105,6 +105,7 @@ def sweep(
             is_complete = call.run(check_lock)
         finally:
             call.write_tables()
+        check_lock()
         return call.finish(refit=is_complete and settings.refit_seeds > 0)
 
 

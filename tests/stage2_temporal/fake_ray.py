@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from stage1_extract.ray_session import ClusterError, Node
-from stage2_temporal import sweep_cluster
+from stage2_temporal import sweep_cluster, sweep_cluster_worker
 from stage2_temporal.sweep_messages import Done, Hindered, Job, Ready
 from stage2_temporal.sweep_relay import Ended, Told
 from tests.stage2_temporal.sweep_fakes import NUM_FOLDS, FakeResult
@@ -132,7 +132,7 @@ class FakeRay:
         self.checked: list[str] = []
         self.relays: list[FakeRelay] = []
         self.on_poll: Callable[[], None] = lambda: None
-        monkeypatch.setattr(sweep_cluster, "load_ray", lambda: self)
+        monkeypatch.setattr(sweep_cluster_worker, "load_ray", lambda: self)
         monkeypatch.setattr(sweep_cluster, "alive_nodes", lambda: list(self.nodes))
         monkeypatch.setattr(sweep_cluster, "check_nodes", self._check)
         monkeypatch.setattr(sweep_cluster, "start_actor", self._start)

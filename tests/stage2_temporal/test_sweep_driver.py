@@ -8,7 +8,7 @@ import pytest
 
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.node_checks import Needs
-from stage2_temporal import sweep_cluster
+from stage2_temporal import sweep_cluster, sweep_cluster_worker
 from stage2_temporal.search_space import SearchSpace
 from stage2_temporal.sweep_cluster import ClusterPool
 from stage2_temporal.sweep_driver import Driver
@@ -88,7 +88,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 def shorten(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     for name, value in seconds.items():
-        monkeypatch.setattr(sweep_cluster, name, value)
+        monkeypatch.setattr(sweep_cluster_worker, name, value)
 
 
 def test_trials_are_shared_among_nodes_and_processes_end(ray: FakeRay, tmp_path: Path) -> None:
@@ -243,10 +243,22 @@ def test_silent_process_is_given_up(
     assert next(relay for relay in ray.relays if relay.host == "b").is_killed
 
 
+def test_process_that_waits_for_room_is_not_taken_for_silent(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, STUCK_SECONDS=0.1)
+    freed = time.monotonic() + 0.5
+    ray.join("a", lambda relay: works(relay) if time.monotonic() > freed else SILENCE)
+    run = Sweep(tmp_path, 1)
+    run.run()
+    assert (run.states, ray.started()) == (["COMPLETE"], {"a": 1})
+
+
 def test_sweep_that_slept_does_not_take_processes_for_silent(
     ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shorten(monkeypatch, STUCK_SECONDS=0.5, _MOST_COUNTED_SECONDS=0.01)
+    shorten(monkeypatch, STUCK_SECONDS=0.5)
+    monkeypatch.setattr(sweep_cluster, "_MOST_COUNTED_SECONDS", 0.01)
     ray.join("a")
     run = Sweep(tmp_path, 1)
     polls = iter([None, lambda: time.sleep(1)])
