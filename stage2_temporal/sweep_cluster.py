@@ -39,7 +39,8 @@ class ClusterPool:
         settings: What each takes of a node.
         environment: Variables for the processes.
         needs: What a node must have.
-        most: How many processes at most; None for as many as find room.
+        most: How many processes at most, but for those that Ray finds no room for; None for as
+            many as find room.
         tell: Shows a message.
 
     Raises:
@@ -89,8 +90,8 @@ class ClusterPool:
 
     def start(self, setup: Setup) -> ClusterWorker | None:
         """Start a process on the node that has most room; None if none has."""
-        self._workers = [worker for worker in self._workers if not worker.is_killed]
-        if self._most is not None and len(self._workers) >= self._most:
+        num_placed = sum(not worker.is_waiting for worker in self._living())
+        if self._most is not None and num_placed >= self._most:
             return None
         free = {node: self._room_on(node).size - self._num_on(node) for node in alive_nodes()}
         node = max(free, key=lambda one: free[one], default=None)
@@ -105,10 +106,13 @@ class ClusterPool:
         self._workers.append(worker)
         return worker
 
+    def _living(self) -> list[ClusterWorker]:
+        self._workers = [worker for worker in self._workers if not worker.is_killed]
+        return self._workers
+
     def _num_on(self, node: Node) -> int:
         """How many processes live on a node."""
-        here = [worker for worker in self._workers if worker.node.node_id == node.node_id]
-        return sum(not worker.is_killed for worker in here)
+        return sum(worker.node.node_id == node.node_id for worker in self._living())
 
     def wait(self, workers: Sequence[ClusterWorker], seconds: float) -> list[ClusterWorker]:
         """Return those that sent something, or ended, or were silent for too long."""

@@ -182,13 +182,14 @@ def test_trial_that_ends_its_relays_fails_at_last(ray: FakeRay, tmp_path: Path) 
     assert len(ray.relays) == 5
 
 
+@pytest.mark.parametrize("jobs", [None, 1])
 def test_last_trial_does_not_wait_for_a_node_that_others_use(
-    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int | None
 ) -> None:
     shorten(monkeypatch, _ROOM_SECONDS=0.1)
     ray.join("a", finds_no_room)
     ray.join("b")
-    run = Sweep(tmp_path, 1)
+    run = Sweep(tmp_path, 1, jobs)
     run.run()
     assert run.states == ["COMPLETE"]
     assert ray.started() == {"a": 1, "b": 1}
