@@ -18,6 +18,7 @@ from pathlib import Path
 from stage1_extract.addresses import Address
 from stage1_extract.provenance import StoreError
 from stage1_extract.remote import read_bytes, remove, upload
+from stage1_extract.run_lease import already_embedded
 
 STALE_SECONDS = 60.0
 """A record that was not renewed for so long is that of a run which was killed."""
@@ -122,10 +123,7 @@ def _beat(store: Address, record: _Record, ended: threading.Event, notes: list[s
 
 
 def _refusal(store: Address, record: _Record) -> StoreError:
-    return StoreError(
-        f"another run embeds the same manifest into {store}: {record.holder()}; wait for its end, "
-        f"or stop it (if there is none, remove {record.address})"
-    )
+    return already_embedded(store, record.holder(), record.address)
 
 
 def _loss_note(store: Address) -> str:

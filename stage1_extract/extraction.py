@@ -98,6 +98,7 @@ def _extract_into(
     check_known_settings(folder, settings)
     target.begin()
     with target.lease(manifest.sha256) as lease_notes, _runner(settings, target) as runner:
+        target.renew()  # the lease may have been waited for
         jobs = missing_jobs(folder, runner.provenance, manifest.clips, num_views=settings.views)
         earlier = standing_failures(folder, manifest.clips, jobs, retry=settings.retry_failed)
         target.keep_failures()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
+from stage1_extract.addresses import Location
 from stage1_extract.store import StoreError
 
 STALE_SECONDS = 30.0
@@ -33,13 +34,18 @@ def run_lease(folder: Path, manifest_sha256: str) -> Iterator[list[str]]:
     notes: list[str] = []
 
     def refusal(holder: str) -> StoreError:
-        return StoreError(
-            f"another run embeds the same manifest into {folder}: {holder}; wait for its end, or "
-            f"stop it (if there is none, remove {path})"
-        )
+        return already_embedded(folder, holder, path)
 
     with file_lease(path, refusal, lambda reason: notes.append(_loss_note(folder, reason))):
         yield notes
+
+
+def already_embedded(store: Location, holder: str, lease: Location) -> StoreError:
+    """Return the error that refuses a second run; it names who holds the lease."""
+    return StoreError(
+        f"another run embeds the same manifest into {store}: {holder}; wait for its end, or stop "
+        f"it (if there is none, remove {lease})"
+    )
 
 
 @contextmanager

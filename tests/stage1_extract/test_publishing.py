@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stage1_extract import targets
 from stage1_extract.addresses import Address
 from stage1_extract.cli import main
 from stage1_extract.extraction import extract
@@ -28,6 +31,7 @@ from tests.stage1_extract.test_extraction import SETTINGS, write_manifest
 UPLOAD = """
 import sys
 from pathlib import Path
+from stage1_extract import targets
 from stage1_extract.addresses import Address
 from stage1_extract.remote import upload
 upload(Path(sys.argv[1]), Address(sys.argv[2]))
@@ -84,6 +88,27 @@ def test_a_run_into_an_address_stores_what_a_folder_would_and_goes_on(
     assert any("equal content: bad, new" in note for note in summary.notes)
     assert not [name for name in list_folder(far.address("store")) if "failures" in name]
     capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_a_run_that_waited_for_another_of_the_same_manifest_does_nothing_again(
+    far: Far, make_video: VideoFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_video("a.avi", 5)
+    manifest = write_manifest(tmp_path, ["a.avi"])
+    lease = targets.address_lease
+
+    @contextmanager
+    def after_another(store: Address, manifest_sha256: str) -> Iterator[list[str]]:
+        monkeypatch.setattr(targets, "address_lease", lease)
+        assert extract(manifest, far.url("store"), SETTINGS).num_stored == 1
+        with lease(store, manifest_sha256) as notes:
+            yield notes
+
+    monkeypatch.setattr(targets, "address_lease", after_another)
+    summary = extract(manifest, far.url("store"), SETTINGS)
+    assert (summary.num_stored, summary.num_present) == (0, 1)
+    assert len(list((far.folder / "store").glob("*.h5"))) == 1
 
 
 def partials(far: Far) -> list[Path]:
