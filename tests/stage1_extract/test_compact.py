@@ -346,7 +346,7 @@ def with_copies(tmp_path: Path, make_shard: ShardFactory) -> Path:
     return tmp_path / "store"
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_two_at_once_lose_nothing_whatever_their_order(
     with_copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,14 +62,14 @@ class Sweep:
         self.messages.append(message)
 
     def run(self) -> None:
-        """Run it to its end, which comes soon."""
+        """Run it to its end, which comes within seconds."""
         driver = Driver(
             self.queue,
             Setup("", ()),
             store="store",
             folder=self.folder,
             pool=self.pool,
-            deadline=time.monotonic() + 10,
+            deadline=time.monotonic() + 60,
             progress=self,
             check_lock=lambda: None,
         )
