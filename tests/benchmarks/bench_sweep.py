@@ -22,11 +22,12 @@ from stage2_temporal.folds import Fold
 from stage2_temporal.sweep_data import load_sweep_data
 from stage2_temporal.sweep_settings import SweepSettings
 from tests.benchmarks.bench_defaults import Task, prepared
-from tests.benchmarks.results import record
+from tests.benchmarks.results import record, ways_at_hand
 from tests.benchmarks.synthetic_store import write_synthetic_store
 
 TASK = Task("lung, abnormal", "lung", "abnormal", "patient")
-WAYS = ("sweep, 1 process", "sweep, 2 processes", "Keras Tuner")
+TUNER = "Keras Tuner"
+WAYS = ("sweep, 1 process", "sweep, 2 processes", TUNER)
 LARGE = ("large store, 1 process", "large store, 2 processes")
 NUM_SEQUENCES, NUM_STEPS, DIM = 4000, 64, 1280
 TRIALS, EPOCHS, PATIENCE, BATCH, SEED = 24, 30, 10, 16, 0
@@ -52,13 +53,14 @@ def main() -> None:
     if arguments.way:
         print(json.dumps(measured(arguments.way, arguments.paths, arguments.trials)))
         return
+    ways = ways_at_hand(arguments.ways, {TUNER: ("keras_tuner", "keras-tuner")})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lung = prepared(arguments.stores or folder, TASK)
-        large = large_data(folder) if set(LARGE) & set(arguments.ways) else lung
+        large = large_data(folder) if set(LARGE) & set(ways) else lung
         found = {
             way: in_own_process(way, *(large if way in LARGE else lung), folder, arguments.trials)
-            for way in arguments.ways
+            for way in ways
         }
         sizes = {way: megabytes(large[0] if way in LARGE else lung[0]) for way in found}
     record_speed({way: f for way, f in found.items() if way in WAYS}, arguments)
@@ -163,8 +165,8 @@ def measured(way: str, paths: list[Path], trials: int) -> dict[str, float]:
     store, manifest, folder = paths
     start = time.perf_counter()
     jobs = 2 if "2 processes" in way else 1
-    with Memory(with_parent=way == "Keras Tuner") as memory:
-        if way == "Keras Tuner":
+    with Memory(with_parent=way == TUNER) as memory:
+        if way == TUNER:
             values = tuned(store, manifest, folder, trials)
         else:
             asked = large_settings(jobs) if way in LARGE else settings(trials, jobs)

@@ -19,10 +19,11 @@ from stage1_extract.cluster_settings import ClusterSettings
 from stage2_temporal.sweep_settings import SweepSettings
 from tests.benchmarks.bench_defaults import prepared
 from tests.benchmarks.bench_sweep import DROPOUT, HIGH, LOW, SEED, TASK, UNITS, settings, swept
-from tests.benchmarks.results import record
+from tests.benchmarks.results import record, ways_at_hand
 from tests.loopback_cluster import LoopbackCluster
 
-WAYS = ("two processes", "two Ray nodes", "Ray Tune on two Ray nodes")
+TUNE = "Ray Tune on two Ray nodes"
+WAYS = ("two processes", "two Ray nodes", TUNE)
 _RUNNERS: dict[str, Any] = {}
 """Of this process: Ray Tune's workers keep it from trial to trial, as the sweep's do."""
 
@@ -45,7 +46,7 @@ def main() -> None:
         cluster.add_node()
         paths = prepared(arguments.stores or Path(name), TASK)
         rows = []
-        for way in arguments.ways:
+        for way in ways_at_hand(arguments.ways, {TUNE: ("pydantic", "ray[tune]")}):
             command = [sys.executable, "-m", "tests.benchmarks.bench_sweep_ray", "--way", way]
             command += ["--trials", str(arguments.trials), "--address", cluster.address, "--paths"]
             output = subprocess.run(

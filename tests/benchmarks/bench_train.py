@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from stage1_extract.store import EmbeddingStore
-from tests.benchmarks.results import record
+from tests.benchmarks.results import record, ways_at_hand
 from tests.benchmarks.synthetic_store import write_synthetic_store
 from tests.stage2_temporal.device_trainings import divide_cpu
 
@@ -40,14 +40,15 @@ def main() -> None:
     if arguments.way:
         print(json.dumps(sequences_per_second(arguments.way, arguments.store)))
         return
-    found: dict[str, list[float]] = {way: [] for way in arguments.ways}
+    ways = ways_at_hand(arguments.ways, {"pytorch": ("torch", "torch")})
+    found: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as name:
         store = write_synthetic_store(
             Path(name) / "store", NUM_SEQUENCES, num_steps=NUM_STEPS, dim=DIM, same_length=True
         )
         write_hdf5(store)
         for _ in range(arguments.rounds):
-            for way in arguments.ways:
+            for way in ways:
                 found[way].append(in_own_process(way, store))
     rows = []
     for way, speeds in found.items():

@@ -2,8 +2,10 @@
 
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -18,6 +20,19 @@ def record(title: str, how: str, table: list[str], *, append: bool = True) -> No
     if append:
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write("\n" + "\n".join(lines))
+
+
+def ways_at_hand(ways: Sequence[str], needs: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Return the ways that can be measured here, and say what the others lack.
+
+    Args:
+        ways: Those that are wanted.
+        needs: What those to compare with need beyond the extra dev: a module, and what to install.
+    """
+    lacking = {way: needs[way][1] for way in ways if way in needs and not find_spec(needs[way][0])}
+    for way, package in lacking.items():
+        print(f"{way} is left out: it needs pip install '{package}'", file=sys.stderr)
+    return [way for way in ways if way not in lacking]
 
 
 def processor() -> str:

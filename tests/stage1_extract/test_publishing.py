@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from stage1_extract import targets
+from stage1_extract.address_lease import address_lease
 from stage1_extract.addresses import Address
 from stage1_extract.cli import main
 from stage1_extract.extraction import extract
@@ -32,6 +33,7 @@ UPLOAD = """
 import sys
 from pathlib import Path
 from stage1_extract import targets
+from stage1_extract.address_lease import address_lease
 from stage1_extract.addresses import Address
 from stage1_extract.remote import upload
 upload(Path(sys.argv[1]), Address(sys.argv[2]))
@@ -96,13 +98,12 @@ def test_a_run_that_waited_for_another_of_the_same_manifest_does_nothing_again(
 ) -> None:
     make_video("a.avi", 5)
     manifest = write_manifest(tmp_path, ["a.avi"])
-    lease = targets.address_lease
 
     @contextmanager
     def after_another(store: Address, manifest_sha256: str) -> Iterator[list[str]]:
-        monkeypatch.setattr(targets, "address_lease", lease)
+        monkeypatch.setattr(targets, "address_lease", address_lease)
         assert extract(manifest, far.url("store"), SETTINGS).num_stored == 1
-        with lease(store, manifest_sha256) as notes:
+        with address_lease(store, manifest_sha256) as notes:
             yield notes
 
     monkeypatch.setattr(targets, "address_lease", after_another)
