@@ -46,7 +46,7 @@ def device_processes() -> list[psutil.Process]:
     return [c for c in children if any("stage1_extract.devices" in word for word in c.cmdline())]
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_a_device_that_dies_is_named_and_the_next_run_completes(tmp_path: Path) -> None:
     names = [f"{i:03}.mp4" for i in range(60)]
     for i, name in enumerate(names):
@@ -73,7 +73,7 @@ def test_a_device_that_dies_is_named_and_the_next_run_completes(tmp_path: Path) 
     assert contents(tmp_path / "store") == contents(tmp_path / "calm")
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_errors_of_a_device_come_as_they_would_without(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no weights file at /.*/nowhere\.h5"):
         extract(clips, tmp_path / "store", replace(TWO, weights="nowhere.h5"))

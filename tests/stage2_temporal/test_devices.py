@@ -129,7 +129,7 @@ def arguments(data: Path, run: str, *more: str) -> list[str]:
     return ["train", *where, "--target", "label", "--gain-confidence", "0", *small, *more]
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_what_a_run_trained_on_several_devices_predicts_on_one(data: Path) -> None:
     pytest.importorskip("jax")
     parts = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

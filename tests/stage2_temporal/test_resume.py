@@ -73,7 +73,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, wanted: str, trained: list[str]) ->
     monkeypatch.setattr(Runner, "_train", noted)
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_a_run_stopped_between_folds_goes_on(
     whole_data: Path,
     folds_run: WholeRun,
