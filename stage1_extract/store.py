@@ -272,19 +272,6 @@ class EmbeddingStore:
     def _by_shard(self) -> dict[int, NDArray[np.intp]]:
         return dict(_grouped(self.shard_number))
 
-    def embedding_blocks(self, i: int) -> Iterator[NDArray[Any]]:
-        """Yield sequence i in pieces (n, D) of a few MiB, read and not mapped.
-
-        For work on whole stores: what is mapped counts as the process' memory.
-
-        Raises:
-            StoreError: The file became shorter, or was removed, since the store was opened.
-        """
-        self._check_position(i)
-        shard = self.shards[int(self.shard_number[i])]
-        with self.shards_must_be_there():
-            yield from shard.embedding_blocks(self.ranges_of(np.array([i])))
-
     def frame_blocks(
         self, name: str, positions: Iterable[int]
     ) -> Iterator[tuple[int, NDArray[Any]]]:

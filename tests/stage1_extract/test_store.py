@@ -174,7 +174,7 @@ def test_blocks_are_what_read_returns(tmp_path: Path, make_shard: ShardFactory) 
     written = {("a", 0): embedding(900, 8192), ("b", 0): embedding(3, 8192, seed=1)}
     store = EmbeddingStore(make_shard(tmp_path / "s.h5", written))
     for i in range(2):
-        blocks = list(store.embedding_blocks(i))
+        blocks = list(store.shards[0].embedding_blocks(store.ranges_of(np.array([i]))))
         assert max(block.nbytes for block in blocks) <= 4 * 2**20
         np.testing.assert_array_equal(np.concatenate(blocks), store.read(i))
     pieces = list(store.frame_blocks("source_index", [1, 0]))
@@ -450,7 +450,6 @@ def test_store_that_was_compacted_since_opening_says_so(shard: Path) -> None:
         store.frame_times,
         store.frame_indices,
         lambda _: store.column("checksum"),
-        lambda i: list(store.embedding_blocks(i)),
     ):
         with pytest.raises(StoreError, match="compacted since it was opened; open it again"):
             read(0)
