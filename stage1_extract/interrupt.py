@@ -10,27 +10,39 @@ from contextlib import contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
     """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed since.
 
-    Raised wherever Python happens to be, a KeyboardInterrupt can come in the middle of a write, or
-    in a destructor, where Python drops it and the program runs on. A second Ctrl-C is not deferred.
-    Outside the main thread, and where the signal is ignored or handled by others, nothing changes.
+    Raised wherever Python happens to be, a KeyboardInterrupt can come in the middle of a write; in
+    a destructor, where Python drops it and the program runs on; or in a call from C++, of which
+    TensorFlow makes a SystemError. The block's end looks for it, too. A second Ctrl-C is not
+    deferred. A block within another's shares its Ctrl-C. Outside the main thread, and where the
+    signal is ignored or handled by others, nothing changes.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: None
-        return
-    pressed = threading.Event()
+    elif isinstance(handler, _Deferral):
+        yield handler.check
+    elif handler is not signal.default_int_handler:
+        yield lambda: None
+    else:
+        deferral = _Deferral()
+        signal.signal(signal.SIGINT, deferral)
+        try:
+            yield deferral.check
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        deferral.check()
 
-    def note(*_: object) -> None:
-        if pressed.is_set():
+
+class _Deferral:
+    """Notes the first SIGINT, and raises at the second."""
+
+    def __init__(self) -> None:
+        self._is_pressed = False
+
+    def __call__(self, *_: object) -> None:
+        self.check()
+        self._is_pressed = True
+
+    def check(self) -> None:
+        if self._is_pressed:
             raise KeyboardInterrupt
-        pressed.set()
-
-    def check() -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

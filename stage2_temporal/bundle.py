@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stage1_extract.config import ExtractSettings
+from stage1_extract.interrupt import deferred_interrupt
 from stage2_temporal.features import FeatureScaler
 from stage2_temporal.model_inputs import output_key
 from stage2_temporal.run_facts import BundleTarget, Json, RunFacts, read_json
@@ -52,7 +53,8 @@ class Member:
         given = {name: inputs[name] for name in ("embedding", "mask")}
         if self.scaler is not None:
             given["features"] = self.scaler.transform(inputs["features"])
-        found = self.model.predict_on_batch(given)
+        with deferred_interrupt():
+            found = self.model.predict_on_batch(given)
         return {key: np.asarray(values, np.float64) for key, values in found.items()}
 
 

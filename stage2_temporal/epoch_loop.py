@@ -1,10 +1,12 @@
 """Training a compiled model for some epochs, as Keras' `fit` does, and faster on TensorFlow."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import load_keras
 from stage2_temporal.dataset import EmbeddingSequence
 from stage2_temporal.epochs import EpochKeeper
@@ -22,6 +24,8 @@ def train_epochs(
     takes a light model on a CPU twice as long as `train_on_batch` with the same batches. JAX keeps
     its state on the device between the steps of `fit`, and so is faster with it.
 
+    Ctrl-C ends it between two batches: the model and the checkpoint stay whole.
+
     Args:
         trainee: A compiled model.
         training: Its batches; every pass over them is an epoch.
@@ -30,21 +34,28 @@ def train_epochs(
         last: After how many epochs it ends.
     """
     training.start_epoch(first)
-    if keras.backend.backend() == "tensorflow":
-        _train_by_batch(trainee, training, keeper, first, last)
-        return
-    trainee.fit(
-        training,
-        initial_epoch=first,
-        epochs=last,
-        callbacks=[keeper],
-        shuffle=False,
-        verbose=0,
-    )
+    with deferred_interrupt() as check_interrupt:
+        if keras.backend.backend() == "tensorflow":
+            _train_by_batch(trainee, training, keeper, first, last, check_interrupt)
+            return
+        check = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: check_interrupt())
+        trainee.fit(
+            training,
+            initial_epoch=first,
+            epochs=last,
+            callbacks=[keeper, check],
+            shuffle=False,
+            verbose=0,
+        )
 
 
 def _train_by_batch(
-    trainee: Any, training: EmbeddingSequence, keeper: EpochKeeper, first: int, last: int
+    trainee: Any,
+    training: EmbeddingSequence,
+    keeper: EpochKeeper,
+    first: int,
+    last: int,
+    check_interrupt: Callable[[], None],
 ) -> None:
     keeper.set_model(trainee)
     trainee.stop_training = False
@@ -57,6 +68,7 @@ def _train_by_batch(
                 losses.append(logs["loss"])
                 sizes.append(len(batch[0]["mask"]))
                 keeper.on_train_batch_end(number, logs)
+                check_interrupt()
                 if trainee.stop_training:
                     break
         keeper.on_epoch_end(epoch, {"loss": float(np.average(losses, weights=sizes))})

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import load_keras
 from stage2_temporal.baseline import LinearModel
 from stage2_temporal.checkpoint import FitState, load_checkpoint
@@ -124,6 +125,7 @@ class Trainer:
         self._reuse = Reuse.within_run() if reuse is None else reuse
         self._devices = devices_of(settings.devices)
 
+    @deferred_interrupt()
     def fit(
         self,
         batches: TrainingBatches,
@@ -139,6 +141,7 @@ class Trainer:
 
         With a skip path, epoch 0 is the mean-pool baseline. It is kept unless the validation clips
         show, group by group, that the best epoch is better: few clips flatter the best of many.
+        Ctrl-C waits for the end of a batch.
 
         Args:
             batches: What it reads. The test side is not touched.
@@ -187,6 +190,7 @@ class Trainer:
             gain_confidence=confidence,
         )
 
+    @deferred_interrupt()
     def fresh_model(
         self, batches: TrainingBatches, *, linear: Sequence[LinearModel] | None, seed: int
     ) -> BuiltModel:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import load_keras
 from stage1_extract.manifest import Manifest
 from stage1_extract.store import EmbeddingStore
@@ -75,16 +76,18 @@ def find_learning_rate(
     training = batches.training(settings.seed, _no_offsets(batches))
     losses: list[float] = []
     rates = np.geomspace(LOWEST, HIGHEST, num_steps)
-    for step, rate in enumerate(rates.tolist()):
-        if step and step % len(training) == 0:
-            training.on_epoch_end()
-        model.optimizer.learning_rate = rate
-        model.reset_metrics()  # which would average over batches
-        logs = model.train_on_batch(*training[step % len(training)], return_dict=True)
-        losses.append(float(logs["loss"]))
-        smoothed = _smoothed(losses)
-        if not np.isfinite(losses[-1]) or smoothed[-1] > _EXPLODED * smoothed.min():
-            break
+    with deferred_interrupt() as check_interrupt:
+        for step, rate in enumerate(rates.tolist()):
+            if step and step % len(training) == 0:
+                training.on_epoch_end()
+            model.optimizer.learning_rate = rate
+            model.reset_metrics()  # which would average over batches
+            logs = model.train_on_batch(*training[step % len(training)], return_dict=True)
+            losses.append(float(logs["loss"]))
+            smoothed = _smoothed(losses)
+            if not np.isfinite(losses[-1]) or smoothed[-1] > _EXPLODED * smoothed.min():
+                break
+            check_interrupt()
     table = pd.DataFrame(
         {"learning_rate": rates[: len(losses)], "loss": losses, "smoothed": _smoothed(losses)}
     )

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.interrupt import deferred_interrupt
 from stage2_temporal.baseline import mean_embeddings
 from stage2_temporal.checkpoint import FitState
 from stage2_temporal.config import TrainSettings
@@ -170,9 +171,10 @@ class Runner:
                 *(notice for baseline in baselines.values() for notice in baseline.notices),
             ),
         )
-        if self.keeps_models:
-            self._save_model(unit, fit, f"-{unit.name}" if shared.several else "")
-        result.save(self.progress)
+        with deferred_interrupt():
+            if self.keeps_models:
+                self._save_model(unit, fit, f"-{unit.name}" if shared.several else "")
+            result.save(self.progress)
         return result
 
     def _baselines(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import load_keras
 
 _MOST_CONFIG_BYTES = 64 * 2**20
@@ -41,7 +42,8 @@ def load_model(path: Path) -> Any:
             "run code of whoever made the file; it was not loaded. Train the model again"
         )
     try:
-        return load_keras().saving.load_model(path, compile=False, safe_mode=True)
+        with deferred_interrupt():  # which would pass for damage
+            return load_keras().saving.load_model(path, compile=False, safe_mode=True)
     # Damage shows as any of these in Keras and h5py.
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise _damaged(path, error) from error

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import load_keras
 from stage2_temporal.features import FeatureScaler
 from stage2_temporal.inputs import ClipInputs
 from stage2_temporal.model_inputs import output_key, pad_sequences, padded_length
+from stage2_temporal.safe_loading import load_model
 from stage2_temporal.units import Unit
 
 MAX_PREFIXES = 64
@@ -73,12 +75,13 @@ def _of_members(
         suffix = f"-{Unit(fold, member, 0).name}"
         if not (folder / f"model{suffix}.keras").exists():
             suffix = ""  # the only training of a run
-        model = load_keras().models.load_model(folder / f"model{suffix}.keras", compile=False)
+        model = load_model(folder / f"model{suffix}.keras")
         for clip in clips:
             if time.monotonic() < end:
                 features = _features(folder / f"features{suffix}.json", inputs, clip)
                 sequence = np.asarray(inputs.store.read(int(inputs.positions[clip])))
-                found[clip].append(_predict(model, sequence, features))
+                with deferred_interrupt():
+                    found[clip].append(_predict(model, sequence, features))
     return found
 
 

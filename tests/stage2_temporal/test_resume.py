@@ -131,6 +131,43 @@ def test_a_training_stopped_between_epochs_goes_on(
     assert contents(tmp_path / "run") == contents(holdout_run.folder)
 
 
+@pytest.fixture
+def ctrl_c_raises() -> Iterator[None]:
+    """Start from Python's own handler: a job in a shell's background has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c_raises")
+@pytest.mark.parametrize("call", ["train_on_batch", "predict_on_batch", "save"])
+def test_ctrl_c_waits_for_keras(
+    whole_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    call: str,
+) -> None:
+    """TensorFlow makes a SystemError of it, and an archive that it cuts short a ValueError."""
+    import keras
+
+    ended: list[str] = []
+
+    def pressed(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        found = original(*arguments, **options)
+        ended.append(call)
+        return found
+
+    original = getattr(keras.Model, call)
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, call, pressed)
+        assert command(whole_data, tmp_path / "run") == 130
+    assert ended == [call]
+    assert capsys.readouterr().err.endswith("stage2-temporal: error: stopped\n")
+
+
 def test_other_settings_begin_anew(
     whole_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +246,7 @@ def test_a_killed_run_ends_like_one_that_was_not(
         os.kill(process.pid, signal.SIGINT)
         os.kill(process.pid, signal.SIGCONT)
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert "Traceback" not in error
     assert list(written) == UNITS[:1]
     assert modified(run) == written
