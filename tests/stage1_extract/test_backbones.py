@@ -81,8 +81,8 @@ def test_input_size_is_the_one_keras_was_trained_on(
         ("MobileNetV3Small", built_in),
         pytest.param("ResNet50", caffe_mode, marks=pytest.mark.slow),
         pytest.param("DenseNet121", torch_mode, marks=pytest.mark.xslow),
-        pytest.param("EfficientNetB0", built_in, marks=pytest.mark.slow),
-        pytest.param("ConvNeXtTiny", built_in, marks=pytest.mark.slow),
+        pytest.param("EfficientNetB0", built_in, marks=pytest.mark.xslow),
+        pytest.param("ConvNeXtTiny", built_in, marks=pytest.mark.xslow),
         pytest.param("NASNetMobile", tf_mode, marks=pytest.mark.xslow),
     ],
 )

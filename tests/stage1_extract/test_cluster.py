@@ -210,6 +210,7 @@ def many_clips(clips: Path, tmp_path: Path) -> Path:
     return manifest
 
 
+@pytest.mark.xslow
 def test_killed_node_costs_nothing_but_time(
     cluster: LoopbackCluster, start_run: Run, many_clips: Path, alone: Contents, tmp_path: Path
 ) -> None:

@@ -196,7 +196,7 @@ compact_store(Path(folder))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_kill_at_any_moment_loses_nothing(folder: Path, tmp_path: Path) -> None:
     expected = contents(folder)
     num_shards = []

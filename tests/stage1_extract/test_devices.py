@@ -29,7 +29,7 @@ def clips(tmp_path: Path) -> Path:
     return write_manifest(tmp_path, [*names, "bad.mp4"])
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_two_devices_make_the_store_that_one_makes(clips: Path, tmp_path: Path) -> None:
     one = extract(clips, tmp_path / "one", SETTINGS)
     two = extract(clips, tmp_path / "two", TWO)
@@ -83,7 +83,7 @@ def test_errors_of_a_device_come_as_they_would_without(clips: Path, tmp_path: Pa
     assert not device_processes()
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_fail_fast_stops_the_others_and_counts_what_they_stored(tmp_path: Path) -> None:
     names = [f"{i:03}.mp4" for i in range(80)]
     for i, name in enumerate(names):

@@ -23,6 +23,7 @@ from stage1_extract.store import EmbeddingStore, StoreError, shard_paths
 from stage1_extract.verifying import verify_store
 from stage1_extract.views import ViewSettings
 from tests.encode import encode
+from tests.marks import xslow
 
 SETTINGS = ExtractSettings(
     backbone="MobileNet",
@@ -128,7 +129,9 @@ def test_a_second_run_embeds_nothing_and_changes_no_shard(clips: Path, tmp_path:
     assert {p: p.stat().st_mtime_ns for p in shard_paths(tmp_path / "store")} == before
 
 
-@pytest.mark.parametrize("change", [{"decoders": 1}, {"decoders": 4}, {"shard_seconds": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"decoders": 4}, *xslow({"decoders": 1}, {"shard_seconds": 0.0})]
+)
 def test_the_store_does_not_depend_on_decoders_or_shards(
     clips: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
@@ -264,7 +267,7 @@ def many_clips(tmp_path: Path) -> Path:
     return write_manifest(tmp_path, names)
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_a_run_killed_twice_ends_equal_to_an_undisturbed_one(
     many_clips: Path, tmp_path: Path
 ) -> None:

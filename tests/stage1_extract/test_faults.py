@@ -69,7 +69,7 @@ def calm(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Contents:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize("num_decoders", [1, 4])
 def test_stores_of_one_two_and_four_decoders_are_equal(
     clips: Path, calm: Contents, tmp_path: Path, num_decoders: int
@@ -196,10 +196,10 @@ def huge(tmp_path: Path, request: pytest.FixtureRequest) -> Huge:
     return Huge(path, path.stat().st_size * {"scanned": 1.05, "decoded": 2.05}[request.param])
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize(
     "huge",
-    [*(pytest.param(how, marks=pytest.mark.xslow) for how in ("hashed", "scanned")), "decoded"],
+    ["hashed", "scanned", "decoded"],
     indirect=True,
 )
 def test_ctrl_c_amid_a_huge_file_stops_within_seconds_and_keeps_finished_clips(
@@ -269,7 +269,7 @@ class Saboteur(threading.Thread):
         self.join()
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 @pytest.mark.parametrize(
     ("number", "times", "reason"),
     [
@@ -310,7 +310,7 @@ def test_a_decoder_killed_while_it_has_nothing_to_do_costs_nothing(
 # the disk is full, or a record is torn
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_a_full_disk_stops_the_run_and_with_space_again_it_completes(
     clips: Path, calm: Contents, tiny_filesystem: Path
 ) -> None:

@@ -11,6 +11,7 @@ from stage1_extract import openvino_engine
 from stage1_extract.backbones import Embedder
 from stage1_extract.cores import available_cores
 from stage1_extract.keras_setup import load_keras
+from tests.marks import slow, xslow
 
 openvino = pytest.importorskip("openvino", reason="needs the optional package openvino")
 
@@ -60,8 +61,7 @@ def check_agreement(backbone: str, **options: Any) -> None:
     assert (exported.engine, exported.model) == ("openvino", None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", GENUINE)
+@pytest.mark.parametrize("name", [*slow("MobileNet"), *xslow("MobileNetV2")])
 def test_genuine_weights_agree_with_keras(name: str) -> None:
     alpha, weights = GENUINE[name]
     if not weights.exists():

@@ -95,7 +95,7 @@ for view in range(1, 13):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_a_view_is_the_same_in_every_process() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _IN_A_CONFINED_PROCESS],

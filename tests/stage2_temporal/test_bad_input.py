@@ -282,7 +282,7 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
     assert found["mean_pool"]["accuracy"]["value"] == pytest.approx(right)
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_sequences_of_one_frame_and_of_a_hundred_thousand(tmp_path: Path) -> None:
     lengths = [1] * 23 + [100_000]
     sequences = planted(lengths, dim=2)

@@ -33,7 +33,7 @@ from stage2_temporal.saved_model_export import METADATA_FILE, read_saved_model
 from stage2_temporal.statistics import FeatureStatistics
 from stage2_temporal.training import TrainResult, train
 from tests.commands import code_of, commands_of, write_inputs
-from tests.marks import slow, xslow
+from tests.marks import xslow
 from tests.stage2_temporal.synthetic import quick
 from tests.stage2_temporal.whole_runs import WholeRun, names, read_json
 
@@ -95,8 +95,8 @@ def scaled(features: NDArray[Any], scaler: Any) -> NDArray[np.float32]:
     return np.concatenate([standard, blank], axis=1).astype(np.float32)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", *xslow("savedmodel")])
+@pytest.mark.xslow
+@pytest.mark.parametrize("kind", ["onnx", "savedmodel"])
 def test_a_run_of_folds_predicts_the_mean_and_the_spread_of_its_models(
     folds_run: WholeRun, tmp_path: Path, kind: str
 ) -> None:
@@ -240,7 +240,7 @@ FAST = {("gru", "last", False), ("tcn", "attention", False)}
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis 1:UserWarning")
 @pytest.mark.parametrize(
     ("head", "pooling", "both_ways"),
-    [*sorted(FAST), *slow(*(case for case in CASES if case not in FAST))],
+    [*sorted(FAST), *xslow(*(case for case in CASES if case not in FAST))],
 )
 def test_every_head_computes_the_same_in_onnx(
     tmp_path: Path, head: str, pooling: str, both_ways: bool
@@ -407,7 +407,7 @@ def exports(videos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return videos
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_the_code_of_the_page_predicts_what_both_stages_do(
     exports: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -430,7 +430,7 @@ def test_the_code_of_the_page_predicts_what_both_stages_do(
     np.testing.assert_allclose(whole, by_parts["abnormal"], atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_other_weights_than_the_stores_are_refused(exports: Path, tmp_path: Path) -> None:
     keras = load_keras()
     network = keras.applications.MobileNet(

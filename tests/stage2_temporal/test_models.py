@@ -24,7 +24,7 @@ from stage2_temporal.models import (
     offset_key,
 )
 from stage2_temporal.statistics import FeatureStatistics, feature_statistics
-from tests.marks import slow
+from tests.marks import slow, xslow
 from tests.stage2_temporal.synthetic import quick, write_store
 
 keras = load_keras()
@@ -399,7 +399,7 @@ def test_other_poolings_have_no_attention(pooling: str) -> None:
 
 @pytest.mark.parametrize(
     ("head", "pooling"),
-    [*FAST, *slow(*sorted({*itertools.product(HEADS, POOLINGS)} - {*FAST}))],
+    [*FAST, *xslow(*sorted({*itertools.product(HEADS, POOLINGS)} - {*FAST}))],
 )
 def test_saved_model_predicts_the_same_and_needs_keras_alone(
     tmp_path: Path, head: str, pooling: str

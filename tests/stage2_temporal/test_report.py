@@ -20,6 +20,7 @@ from stage2_temporal.report_words import (
     verdict,
 )
 from stage2_temporal.shown_clips import ShownClips
+from tests.marks import slow, xslow
 from tests.stage2_temporal.written_runs import FILES, edit, make_many, make_run, score, write_clips
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -313,8 +314,7 @@ def test_a_page_of_a_thousand_clips_is_small(tmp_path: Path) -> None:
     assert write_report(make_many(tmp_path, 1000)).stat().st_size < 5_000_000
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("num_clips", "num_classes"), [(8, 10_000), (10_000, 4)])
+@pytest.mark.parametrize(("num_clips", "num_classes"), [*xslow((8, 10_000)), *slow((10_000, 4))])
 def test_large_runs_make_small_pages(tmp_path: Path, num_clips: int, num_classes: int) -> None:
     classes = [f"class {i}" for i in range(num_classes)]
     counts = {"labels": classes, "before": [1] * num_classes, "after": [2] * num_classes}

@@ -226,7 +226,7 @@ def reaches(run: Path, *files: str) -> Callable[[], bool]:
     return reached
 
 
-@pytest.mark.slow
+@pytest.mark.xslow
 def test_a_killed_run_ends_like_one_that_was_not(
     long_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -157,7 +157,8 @@ def has_process(node: LoopbackNode, pid: int) -> bool:
     return pid in {process.pid for process in node.processes()}
 
 
-@pytest.mark.parametrize("what", ["node", pytest.param("relay", marks=pytest.mark.xslow)])
+@pytest.mark.xslow
+@pytest.mark.parametrize("what", ["node", "relay"])
 def test_trial_of_a_killed_node_goes_on_elsewhere(tmp_path: Path, what: str) -> None:
     with LoopbackCluster(num_cpus=0) as cluster:  # the head has no room: killed, it ends all
         _kill_and_go_on(cluster, tmp_path, what)
