@@ -8,9 +8,13 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings as hypothesis_settings
 from numpy.typing import NDArray
 
 from stage1_extract.store import Provenance, SequenceRecord, SourceFacts, write_shard
+
+# No deadline and no drawing by chance: a busy machine and an odd example fail nobody's run.
+hypothesis_settings.load_profile("ci")
 
 LEVEL_PERIOD = 24
 """Frame k has grey level 10 + 10 * (k mod 24): far enough apart to survive compression."""
