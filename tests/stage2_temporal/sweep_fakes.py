@@ -67,6 +67,8 @@ def make(log: Path, options: Mapping[str, Any]) -> FakeRunner:
                 with log.open("a") as file:
                     file.write(f"{folder.name} {fold} {settings.units} {os.getpid()} {store}\n")
                 _meet_mishap(settings.units, fold, options)
+                while (int(folder.name), fold) == options.get("stands_at"):
+                    time.sleep(0.01)
                 time.sleep(options.get("seconds", 0.0))
                 (folder / f"fold{fold}").touch()
             report(fold, score(settings))
@@ -166,9 +168,9 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-if __name__ == "__main__":  # a sweep to be killed: folder, seconds a fold, jobs, searched settings
+if __name__ == "__main__":  # a sweep to be stopped in its third trial: folder, jobs, search
     run_fake(
         Path(sys.argv[1]),
-        sweep_settings(*sys.argv[4:], jobs=int(sys.argv[3]), trials=6),
-        seconds=float(sys.argv[2]),
+        sweep_settings(*sys.argv[3:], jobs=int(sys.argv[2]), trials=6),
+        stands_at=(2, 1),
     )

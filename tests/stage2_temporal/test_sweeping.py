@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from stage1_extract.cluster_settings import ClusterSettings
+from stage2_temporal import sweep_driver
 from stage2_temporal.config import TrainSettings
 from stage2_temporal.search_space import SearchSpace, apply_parameters
 from stage2_temporal.sweep_settings import SweepSettings
@@ -183,11 +185,19 @@ def test_a_worker_that_grew_is_replaced_after_its_trial(tmp_path: Path) -> None:
 # stops
 
 
-def test_when_the_time_is_up_trials_wait_for_the_next_call(tmp_path: Path) -> None:
+def test_when_the_time_is_up_trials_wait_for_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = tmp_path / "gate"
-    settings: dict[str, Any] = {"trials": 2, "hours": 3 / 3600, "sampler": "grid"}
+    settings: dict[str, Any] = {"trials": 2, "hours": 1.0, "sampler": "grid"}
     search = f"units = [{WAITS}, 32]"
-    assert not run_fake(tmp_path / "sweep", sweep_settings(search, **settings), gate=gate)
+
+    def later() -> float:
+        return time.monotonic() + 7200 * ((0, 1) in computed(tmp_path / "sweep"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_driver, "time", SimpleNamespace(monotonic=later))
+        assert not run_fake(tmp_path / "sweep", sweep_settings(search, **settings), gate=gate)
     (record,) = read_trials(tmp_path / "sweep")
     assert (record.state, record.value, record.reason) == ("running", None, "")
     assert computed(tmp_path / "sweep") == [(0, 0), (0, 1)]
@@ -200,19 +210,19 @@ def test_when_the_time_is_up_trials_wait_for_the_next_call(tmp_path: Path) -> No
 
 def start_and_stop(folder: Path, number: signal.Signals, jobs: int) -> list[int]:
     """Stop a sweep within its third trial; return its processes."""
-    argv = [sys.executable, "-m", "tests.stage2_temporal.sweep_fakes", str(folder), "0.1"]
+    argv = [sys.executable, "-m", "tests.stage2_temporal.sweep_fakes", str(folder)]
     with subprocess.Popen(
         [*argv, str(jobs), *SEARCH],
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        until = time.monotonic() + 60
-        while (2, 1) not in computed(folder):
+        until = time.monotonic() + 180
+        while (2, 1) not in computed(folder):  # where it stands still
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.01)
         process.send_signal(number)
-        process.wait(20)
+        process.wait(120)
     return pids(folder)
 
 
@@ -223,7 +233,7 @@ def test_a_killed_sweep_goes_on_where_it_was(
     tmp_path: Path, number: signal.Signals, jobs: int
 ) -> None:
     workers = start_and_stop(tmp_path / "killed", number, jobs)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 120
     while not all(map(is_gone, workers)):
         assert time.monotonic() < until, "a worker outlived its sweep"
         time.sleep(0.01)
