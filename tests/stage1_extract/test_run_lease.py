@@ -10,8 +10,10 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import SoftFileLease
 
 from stage1_extract import run_lease
 from stage1_extract.run_lease import run_lease as lease
@@ -52,10 +54,13 @@ def test_second_run_is_refused_and_names_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
-def test_lease_of_a_killed_run_is_taken_over_at_once(tmp_path: Path, signal_number: int) -> None:
+def test_lease_of_a_killed_run_is_taken_over_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int
+) -> None:
     with hold(tmp_path) as process:
         process.send_signal(signal_number)
     assert leases(tmp_path)
+    monkeypatch.setattr(run_lease, "STALE_SECONDS", 600.0)
     started = time.monotonic()
     with lease(tmp_path, SHA):
         assert time.monotonic() - started < run_lease.STALE_SECONDS / 2
@@ -94,6 +99,12 @@ def test_silent_run_on_another_machine_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch)
+    acquire = SoftFileLease.acquire
+
+    def patiently(self: SoftFileLease, **options: Any) -> Any:
+        return acquire(self, **{**options, "timeout": 300})
+
+    monkeypatch.setattr(SoftFileLease, "acquire", patiently)
     with lease(tmp_path, SHA):
         content = leases(tmp_path)[0].read_text()
     path = tmp_path / f".run-{SHA[:16]}.lease"
@@ -114,7 +125,7 @@ def test_run_that_was_away_for_long_says_that_another_may_have_begun(
         other = path.with_name("other")
         other.write_text(path.read_text())
         other.replace(path)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not notes and time.monotonic() < deadline:
             time.sleep(0.05)
     assert "tells of sequences stored twice" in notes[0]
