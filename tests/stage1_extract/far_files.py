@@ -98,13 +98,20 @@ class FarFileSystem(AbstractFileSystem):  # type: ignore[misc]
         what, times = file.read_text().split()
         if int(times) == 0:
             return ""
-        file.write_text(f"{what} {int(times) - 1}")
+        write_trouble(file, what, int(times) - 1)
         return what
 
     def _note(self, call: str, path: str) -> None:
         if log := os.environ.get("FAR_LOG"):
             with Path(log).open("a") as file:
                 file.write(f"{call} {Path(path).name}\n")
+
+
+def write_trouble(file: Path, what: str, times: int) -> None:
+    """Say what goes wrong, and how often; other threads read it whole."""
+    new = file.with_suffix(".new")
+    new.write_text(f"{what} {times}")
+    new.replace(file)
 
 
 def _blocks(file: Any) -> Iterator[bytes]:
