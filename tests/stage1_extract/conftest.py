@@ -5,10 +5,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from stage1_extract import address_lease, remote_calls
 from stage1_extract.addresses import Address
+from stage1_extract.decoder_handle import DecoderHandle
+from stage1_extract.sources import VideoError
 from tests.stage1_extract import far_files
 
 
@@ -31,7 +34,7 @@ class Far:
         return self.address(name)
 
     def trouble(self, name: str, what: str, times: int = 1000) -> None:
-        (self.folder / f"{name}.trouble").write_text(f"{what} {times}")
+        far_files.write_trouble(self.folder / f"{name}.trouble", what, times)
 
     def calls(self, kind: str) -> list[str]:
         """Return the names of the files that were asked for by such calls."""
@@ -54,3 +57,15 @@ def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
     monkeypatch.setenv("FAR_LOG", str(tmp_path / "calls.log"))
     yield Far(folder, tmp_path / "calls.log")
     remote_calls.scheme_problem.cache_clear()
+
+
+@pytest.fixture
+def held_up_is_not_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count against decoders only the time in which SIGSTOP holds them: a machine may be busy."""
+    overdue = DecoderHandle.overdue
+
+    def overdue_if_stopped(handle: DecoderHandle) -> VideoError | None:
+        is_stopped = psutil.Process(handle.process.pid).status() == psutil.STATUS_STOPPED
+        return overdue(handle) if is_stopped else None
+
+    monkeypatch.setattr(DecoderHandle, "overdue", overdue_if_stopped)

@@ -69,7 +69,7 @@ def decode(
 ) -> dict[str, Decoded | VideoError | OSError]:
     """Decode files at SIDE x SIDE pixels; returns frames, or the error, by file name."""
     recipe = FrameRecipe(parse_sampling("all"), "squash", SIDE, min_coverage)
-    limits = DecoderLimits(stall_seconds=30, memory_mb=2000)
+    limits = DecoderLimits(stall_seconds=300, memory_mb=2000)
     chunks: dict[str, list[FrameChunk]] = {path.name: [] for path in paths}
     found: dict[str, Decoded | VideoError | OSError] = {}
     with DecoderPool(recipe, num_decoders=2, limits=limits) as pool:
