@@ -3,8 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,25 +236,38 @@ def test_embeddings_that_float16_spoils_fail_with_the_remedy(tmp_path: Path) -> 
     assert not shard_paths(tmp_path / "store")
 
 
-def start_extraction(manifest: Path, store: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stage1_extract", "run", str(manifest), str(store)]
-    return subprocess.Popen(
-        [*command, *FLAGS, "--shard-seconds", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+EXTRACT_AND_STOP = """
+import os, sys
+from stage1_extract.cli import main
+
+left, number = map(int, sys.argv[1:3])
+
+def stop_at_last(event, arguments):
+    global left
+    if event == "os.rename" and str(arguments[1]).endswith(".h5"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), number)
+
+sys.addaudithook(stop_at_last)
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def extract_and_stop(
+    manifest: Path, store: Path, num_shards: int, number: int
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, which has a signal sent to itself at a shard."""
+    command = [sys.executable, "-c", EXTRACT_AND_STOP, str(num_shards), str(int(number))]
+    return subprocess.run(
+        [*command, "run", str(manifest), str(store), *FLAGS, "--shard-seconds", "0"],
+        capture_output=True,
+        check=False,
         text=True,
         env={**os.environ, "KERAS_BACKEND": "tensorflow"},
         # A job in the background of a shell starts with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -274,11 +285,8 @@ def test_a_run_killed_twice_ends_equal_to_an_undisturbed_one(
     extract(many_clips, tmp_path / "calm", SETTINGS)
     killed = tmp_path / "killed"
     for num_shards in (3, 40):
-        process = start_extraction(many_clips, killed)
-        wait_for(lambda wanted=num_shards: len(shard_paths(killed)) >= wanted, process)  # type: ignore[misc]
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert len(shard_paths(killed)) < 120, "the run ended before it was killed"
+        done = extract_and_stop(many_clips, killed, num_shards, signal.SIGKILL)
+        assert done.returncode == -signal.SIGKILL, done.stderr
         verify_store(killed)
     summary = extract(many_clips, killed, SETTINGS)
     assert 0 < summary.num_stored < 120
@@ -289,14 +297,11 @@ def test_a_run_killed_twice_ends_equal_to_an_undisturbed_one(
 
 @pytest.mark.slow
 def test_ctrl_c_stops_soon_and_keeps_what_is_finished(many_clips: Path, tmp_path: Path) -> None:
-    process = start_extraction(many_clips, tmp_path / "store")
-    wait_for(lambda: len(shard_paths(tmp_path / "store")) >= 3, process)
-    process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "run it again to go on" in messages
-    assert "Traceback" not in messages
-    assert verify_store(tmp_path / "store").num_sequences >= 3
+    done = extract_and_stop(many_clips, tmp_path / "store", 3, signal.SIGINT)
+    assert done.returncode == 130, done.stderr
+    assert "run it again to go on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 3 <= verify_store(tmp_path / "store").num_sequences < 120
 
 
 def test_the_command_reports_failures_by_its_exit_code(

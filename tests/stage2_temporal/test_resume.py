@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from stage2_temporal import cli
@@ -197,9 +198,30 @@ def long_arguments(data: Path, run: Path) -> list[str]:
     return ["train", *where, "--config", str(data / "long.toml")]
 
 
+TRAIN_AND_HALT = """
+import os, signal, sys
+from stage1_extract.keras_setup import load_keras
+from stage2_temporal.cli import main
+
+load_keras()
+from stage2_temporal import epochs
+
+save = epochs.save_checkpoint
+
+def save_and_halt(path, *content):
+    save(path, *content)
+    if path.name.startswith(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+epochs._SECONDS_BETWEEN_CHECKPOINTS, epochs.save_checkpoint = 0.0, save_and_halt
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @contextmanager
-def started(data: Path, run: Path) -> Iterator["subprocess.Popen[str]"]:
-    argv = [sys.executable, "-m", "stage2_temporal", *long_arguments(data, run)]
+def halted(data: Path, run: Path, unit: str) -> Iterator["subprocess.Popen[str]"]:
+    """A run that holds itself still within a training, at its first checkpoint."""
+    argv = [sys.executable, "-c", TRAIN_AND_HALT, unit, *long_arguments(data, run)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(
         argv,
@@ -208,22 +230,12 @@ def started(data: Path, run: Path) -> Iterator["subprocess.Popen[str]"]:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **pipes,
     ) as process:
+        until = time.monotonic() + 300
+        while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until, "the run did not get there"
+            time.sleep(0.01)
         yield process
-
-
-def wait_for(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
-    while not reached():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until, "the run did not get there"
-        time.sleep(0.01)
-
-
-def reaches(run: Path, *files: str) -> Callable[[], bool]:
-    def reached() -> bool:
-        return all(list(run.parent.glob(f".{run.name}.*.partial/{PROGRESS}/{f}")) for f in files)
-
-    return reached
 
 
 @pytest.mark.xslow
@@ -232,20 +244,16 @@ def test_a_killed_run_ends_like_one_that_was_not(
 ) -> None:
     """Killed within the first training, and stopped by Ctrl-C within the second."""
     run = tmp_path / "run"
-    with started(long_data, run) as process:
-        wait_for(process, reaches(run, f"{UNITS[0]}.checkpoint.npz"))
-        os.kill(process.pid, signal.SIGSTOP)  # it holds the run, and gets no further
+    with halted(long_data, run, UNITS[0]) as process:
         assert cli.main(long_arguments(long_data, run)) == 2
         assert "another process is training" in capsys.readouterr().err
         os.kill(process.pid, signal.SIGKILL)
     assert results(run) == []
-    with started(long_data, run) as process:
-        wait_for(process, reaches(run, f"{UNITS[1]}.checkpoint.npz"))
-        os.kill(process.pid, signal.SIGSTOP)
+    with halted(long_data, run, UNITS[1]) as process:
         written = modified(run)
         os.kill(process.pid, signal.SIGINT)
         os.kill(process.pid, signal.SIGCONT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
     assert process.returncode == 130, error
     assert "Traceback" not in error
     assert list(written) == UNITS[:1]
