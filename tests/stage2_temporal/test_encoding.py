@@ -147,11 +147,11 @@ def test_numbers_too_large_for_a_float_keep_their_names() -> None:
 
 def test_ten_thousand_classes_are_numbered_at_once() -> None:
     names = [f"class {i:05d}" for i in range(10_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     found = encode_column(column(names * 5))
     assert found.classes == tuple(names)
     assert found.numbers.tolist() == [*range(10_000)] * 5
-    assert time.perf_counter() - started < 5  # a loop over clips and classes takes minutes
+    assert time.process_time() - started < 5  # a loop over clips and classes takes minutes
 
 
 # several labels

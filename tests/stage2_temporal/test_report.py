@@ -328,10 +328,10 @@ def test_large_runs_make_small_pages(tmp_path: Path, num_clips: int, num_classes
     table["video_id"] = [f"clip {i}" for i in range(len(table))]
     table.to_csv(run / "predictions.csv", index=False)
     write_clips(run)
-    start = time.perf_counter()
+    start = time.process_time()
     size = write_report(run).stat().st_size
     assert size < 2_000_000
-    assert time.perf_counter() - start < 30
+    assert time.process_time() - start < 30
 
 
 def test_writing_replaces_the_page_and_leaves_nothing_else(tmp_path: Path) -> None:

@@ -194,10 +194,10 @@ def test_the_same_sweep_is_the_same_page(tmp_path: Path) -> None:
 def test_thousands_of_trials_make_a_page_of_moderate_size(tmp_path: Path) -> None:
     short = [dataclasses.replace(r, intermediate={0: 0.5, 4: 0.6}) for r in trials(5000)]
     write_sweep(tmp_path, short)
-    start = time.perf_counter()
+    start = time.process_time()
     path = write_sweep_report(tmp_path)
     assert path.stat().st_size < 5_000_000
-    assert time.perf_counter() - start < 120
+    assert time.process_time() - start < 120
     text = Page(path).text
     assert "The best 50 of " in text
     assert "Drawn: 1,500 of " in text
