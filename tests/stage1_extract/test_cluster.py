@@ -27,7 +27,7 @@ from stage1_extract.extraction import extract
 from stage1_extract.failures import read_failures
 from stage1_extract.fetching import fetch_store
 from stage1_extract.keras_setup import load_keras
-from stage1_extract.ray_session import ClusterError
+from stage1_extract.ray_session import ClusterError, load_ray
 from stage1_extract.shard_index import INDEX_NAME
 from stage1_extract.store import EmbeddingStore, shard_paths
 from stage1_extract.verifying import verify_store
@@ -116,7 +116,7 @@ def start_run(clips: Path, tmp_path: Path) -> Iterator[Run]:
         process.communicate()
 
 
-def finish(process: "subprocess.Popen[str]", seconds: float = 240) -> tuple[int, str]:
+def finish(process: "subprocess.Popen[str]", seconds: float = 900) -> tuple[int, str]:
     """Return the exit code, and all that was printed."""
     output, messages = process.communicate(timeout=seconds)
     return process.returncode, output + messages
@@ -180,7 +180,7 @@ def decodes(node: LoopbackNode) -> bool:
 
 
 def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the run never came so far"
@@ -296,7 +296,7 @@ def test_stopped_driver_goes_on_with_another_number_of_nodes(
 
 def wait_until_gone(cluster: LoopbackCluster) -> None:
     """Wait for Ray to end the workers of a run that ended."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while any(node.workers for node in cluster.nodes):
         assert time.monotonic() < deadline, "workers outlive their run"
         time.sleep(0.1)
@@ -305,17 +305,18 @@ def wait_until_gone(cluster: LoopbackCluster) -> None:
 # nodes and clusters that cannot do the work
 
 
-def test_no_cluster_at_the_address_is_told_at_once(clips: Path, tmp_path: Path) -> None:
+def test_no_cluster_at_the_address_is_told_at_once(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     settings = dataclasses.replace(SLOW, cluster=ClusterSettings(ray=f"127.0.0.1:{port}"))
-    started = time.monotonic()
+    monkeypatch.setattr(load_ray(), "init", lambda **_: pytest.fail("Ray tries for two minutes"))
     with pytest.raises(
         ClusterError, match=f"no Ray cluster answers at 127.0.0.1:{port}.*ray start"
     ):
         extract(clips, tmp_path / "store", settings)
-    assert time.monotonic() - started < 60  # Ray itself tries for two minutes
 
 
 BLOCKED = """
