@@ -40,7 +40,7 @@ def test_any_number_of_processes_finds_the_same(
 ) -> None:
     before = children()
     found = verify_store(folder, processes=processes, restart=True)
-    assert children() == before
+    assert children() <= before
     monkeypatch.setattr(check_pool, "_SMALL_BYTES", 10**9)
     assert found == verify_store(folder, restart=True)
     assert (found.num_sequences, len(found.bad_shards), found.extract_again) == (4, 1, ("v1",))
@@ -73,7 +73,7 @@ def test_a_shard_on_which_a_process_dies_or_blocks_is_unreadable(
     (folder / "a.h5").rename(folder / name)
     before = children()
     found = verify_store(folder, processes=processes)
-    assert children() == before
+    assert children() <= before
     assert found.num_sequences == 3
     assert len(found.bad_shards) == 2
     with pytest.raises(AssertionError, match=why):
@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_from_outside_condemns_no_shard(
     before = children()
     with pytest.raises(OSError, match=r"ended \(SIGKILL\).*--processes"):
         verify_store(folder, repair=True, processes=2)
-    assert children() == before
+    assert children() <= before
     assert (folder / "killed.h5").exists()
 
 

@@ -383,7 +383,7 @@ def test_help_comes_without_keras(words: list[str]) -> None:
         [sys.executable, "-c", script, *words],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stderr

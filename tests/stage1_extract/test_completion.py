@@ -139,8 +139,8 @@ def test_the_shell_offers_every_flag(complete: Complete) -> None:
     assert "--style" not in complete("my-prog frame --")
 
 
-def typed_in_zsh(setup: str, line: str, seconds: float = 10.0) -> str:
-    """Type a line and Tab into an interactive zsh; return what its terminal shows then."""
+def typed_in_zsh(setup: str, line: str, wanted: str, seconds: float = 120.0) -> str:
+    """Type a line and Tab into an interactive zsh; return its terminal once it shows `wanted`."""
     terminal, ours = os.openpty()
     shell = subprocess.Popen(
         ["zsh", "-f", "-i"],
@@ -155,7 +155,7 @@ def typed_in_zsh(setup: str, line: str, seconds: float = 10.0) -> str:
         os.write(terminal, f"{setup}; print rea''dy\n".encode())
         shown = _read_until(terminal, "ready\r", seconds)
         os.write(terminal, f"{line}\t".encode())
-        return shown + _read_until(terminal, "\0", 2.0)
+        return shown + _read_until(terminal, wanted, seconds)
     finally:
         shell.kill()
         shell.wait()
@@ -184,7 +184,7 @@ def _read_until(terminal: int, wanted: str, seconds: float) -> str:
 def test_zsh_completes(tmp_path: Path, line: str, completed: str) -> None:
     script = shlex.quote(str(script_for("my-prog", "zsh", tmp_path)))
     setup = f'autoload -Uz compinit; compinit -u -D; eval "$(cat {script})"'
-    assert completed in typed_in_zsh(setup, line)
+    assert completed in typed_in_zsh(setup, line, completed)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

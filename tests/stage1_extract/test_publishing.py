@@ -126,7 +126,7 @@ def test_a_shard_whose_upload_is_killed_is_not_listed(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", UPLOAD, str(shard), far.url("store/a.h5")]
     with subprocess.Popen(command, env=environment) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 180
         while not any(path.stat().st_size for path in partials(far)):
             assert time.monotonic() < deadline
             time.sleep(0.02)

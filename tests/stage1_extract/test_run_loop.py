@@ -121,12 +121,11 @@ def test_finished_clips_are_stored_while_decoding_takes_long(
 ) -> None:
     # Three frames do not fill the batch of eight, and nothing follows them.
     events = [ClipEvent(A, chunk([1, 2, 3])), ClipEvent(A, ClipDone(facts_of("a")))]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
 
     def stored() -> bool:
         return bool(shard_paths(tmp_path)) or time.monotonic() > deadline
 
-    started = time.monotonic()
     run(tmp_path, Decoders(events, after=stored), shard_seconds=shard_seconds)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() < deadline
     assert levels_of(tmp_path, "a") == [1, 2, 3]

@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is installed"),
 ]
 NUM_TEST_CLIPS = 130
+_LIMIT_SECONDS = 300
 HOSTILE = [
     "<script>window.pwned = 1</script>",
     "<img src=x onerror='window.pwned = 1'>",
@@ -38,7 +39,9 @@ HOSTILE = [
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as found:
-        opened = found.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        opened = found.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox"], timeout=_LIMIT_SECONDS * 1000
+        )
         yield opened
         opened.close()
 
@@ -78,6 +81,7 @@ class Opened:
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(_LIMIT_SECONDS * 1000)
         self.page = self.context.new_page()
         self.messages: list[str] = []
         self.requests: list[str] = []

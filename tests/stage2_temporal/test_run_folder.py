@@ -222,7 +222,7 @@ def test_two_processes_at_one_run_are_one_too_many(tmp_path: Path) -> None:
             new_run_folder(run, overwrite=False, request={"seed": 1}),
         ):
             pytest.fail("the block ran")
-        process.communicate("", timeout=20)
+        process.communicate("", timeout=120)
         assert process.returncode == 0
     assert names(tmp_path) == ["run"]
 
@@ -230,7 +230,7 @@ def test_two_processes_at_one_run_are_one_too_many(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     with held(tmp_path / "run") as process:
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(20)
+        process.wait(120)
     with new_run_folder(tmp_path / "run", overwrite=False, request={"seed": 1}) as partial:
         assert names(partial / PROGRESS) == ["fold0"]
 
@@ -240,7 +240,7 @@ def test_a_run_with_other_settings_under_way_is_left_alone(tmp_path: Path) -> No
     run = tmp_path / "run"
     with held(run) as process:
         write_run(run, "first")
-        process.communicate("", timeout=20)
+        process.communicate("", timeout=120)
         assert process.returncode == 1
     assert names(run) == ["first", "settings.json"]
     with new_run_folder(run, overwrite=True, request={"seed": 1}) as partial:

@@ -74,13 +74,13 @@ def start(
 
 
 def finish(process: "subprocess.Popen[str]") -> str:
-    text, _ = process.communicate(timeout=240)
+    text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     return text
 
 
 def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -251,7 +251,7 @@ def test_real_trials_on_nodes_in_another_folder_are_those_of_one_machine(
             cwd=whole_data,
             env=environment,
             check=True,
-            timeout=400,
+            timeout=600,
         )
     with contextlib.chdir(whole_data):
         real_sweep("swept-alone", None)

@@ -138,7 +138,7 @@ def free_port() -> int:
 
 
 def answer(url: str, process: "subprocess.Popen[bytes]") -> Any:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while True:
         try:
             with urllib.request.urlopen(url, timeout=20) as response:  # noqa: S310
