@@ -38,7 +38,9 @@ def train_epochs(
         if keras.backend.backend() == "tensorflow":
             _train_by_batch(trainee, training, keeper, first, last, check_interrupt)
             return
-        check = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: check_interrupt())
+        check = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda *_, **__: check_interrupt()
+        )
         trainee.fit(
             training,
             initial_epoch=first,

@@ -1,6 +1,7 @@
 """Fixtures of both stages: tiny videos whose frames tell their number, shards, the real clips."""
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,3 +163,11 @@ def tiny_filesystem(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a tiny filesystem takes root and the right to mount")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def ctrl_c_raises() -> Iterator[None]:
+    """Start from Python's own handler: a job in a shell's background has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -1,19 +1,12 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from stage1_extract.interrupt import deferred_interrupt
 
-
-@pytest.fixture(autouse=True)
-def default_handler() -> Iterator[None]:
-    """Start from Python's own handler: a job in a shell's background has Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("ctrl_c_raises")
 
 
 def press() -> None:

@@ -1,12 +1,17 @@
 """Training batch by batch: it does what Keras' own `fit` does, to the last digits."""
 
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from stage1_extract.keras_setup import load_keras
+from stage2_temporal import epoch_loop
 from stage2_temporal.dataset import Batch, EmbeddingSequence
 from stage2_temporal.epoch_loop import train_epochs
 from stage2_temporal.epochs import EpochKeeper, Validation
@@ -82,6 +87,15 @@ class Losses:
         return [row["loss"] for row in self.keeper.state.history[1:]]
 
 
+@pytest.fixture(params=["tensorflow", "jax"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How it trains on each backend; `fit` serves any."""
+    backend = SimpleNamespace(backend=lambda: request.param)
+    patched = SimpleNamespace(backend=backend, callbacks=keras.callbacks)
+    monkeypatch.setattr(epoch_loop, "keras", patched)
+
+
+@pytest.mark.usefixtures("way")
 def test_it_trains_as_fit_does(tmp_path: Path) -> None:
     batches = batches_of(Unchanging, tmp_path)
     dim = batches.store.embedding_dim
@@ -108,6 +122,25 @@ def test_trained_in_parts_it_is_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.usefixtures("way", "ctrl_c_raises")
+def test_ctrl_c_ends_it_between_two_batches(tmp_path: Path) -> None:
+    batches = batches_of(Unchanging, tmp_path)
+    model = a_model(batches.store.embedding_dim)
+    keeper = Losses(model, epochs=3).keeper
+    ended = []
+
+    def press(batch: int, logs: dict[str, float] | None = None) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append(batch)
+
+    keeper.on_train_batch_end = press  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        train_epochs(model, batches, keeper, first=0, last=3)
+    assert ended == [0]
+    assert model.optimizer.iterations == 1
+
+
+@pytest.mark.usefixtures("way")
 def test_a_loss_that_is_no_number_ends_it_at_once(tmp_path: Path) -> None:
     batches = batches_of(Failing, tmp_path)
     model = a_model(batches.store.embedding_dim)

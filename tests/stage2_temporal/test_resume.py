@@ -132,14 +132,6 @@ def test_a_training_stopped_between_epochs_goes_on(
     assert contents(tmp_path / "run") == contents(holdout_run.folder)
 
 
-@pytest.fixture
-def ctrl_c_raises() -> Iterator[None]:
-    """Start from Python's own handler: a job in a shell's background has Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c_raises")
 @pytest.mark.parametrize("call", ["train_on_batch", "predict_on_batch", "save"])
