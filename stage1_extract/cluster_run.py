@@ -185,13 +185,12 @@ class ClusterRun:
             return
         self._check_silence(worker)
 
-    def _note_stored(self, worker: Worker, keys: Sequence[SequenceKey]) -> int:
-        """Take sequences off a worker's clips; returns how many of these are complete."""
+    def _note_stored(self, worker: Worker, keys: Sequence[SequenceKey]) -> None:
+        """Take sequences off a worker's clips."""
         stored = self._clips.note_stored(worker.jobs, keys)
         worker.num_finished -= stored.num_clips
         self.result.num_stored += stored.num_clips
         self.result.num_frames += stored.num_frames
-        return stored.num_clips
 
     def _fail(self, failure: Failure) -> None:
         append_failure(self._target.folder, failure)
@@ -232,9 +231,10 @@ class ClusterRun:
         """Give a worker's clips to others, unless its shards hold them."""
         self._crew.remove(worker, replace=replace and not self._stopped)
         self._reasons[worker.node.label] = reason
-        num_counted = worker.num_finished
-        num_rescued = sum(self._note_stored(worker, keys) for keys in self._untold.find())
-        self._progress.take_back(num_counted - num_rescued)
+        for keys in self._untold.find():
+            for holder in (worker, *self._crew.workers):  # others may be lost with its node
+                self._note_stored(holder, keys)
+        self._progress.take_back(worker.num_finished)
         left = list(worker.jobs.values())
         what = f"; {len(left)} clips go to other workers" if left else ""
         self._progress.write(f"lost a worker of {worker.node.label} ({reason}){what}")

@@ -1,5 +1,6 @@
 """A run on a cluster whose workers die, hang or cannot work, told to it by a pretended Ray."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -174,6 +175,29 @@ def test_untold_shard_at_an_address_counts_too(
     assert result.num_stored == len(INNOCENT) - 1
     assert sum("clip0" in names for _, names in ray.handed) == 1
     assert '"clip1"' in (far.folder / "store/failures.jsonl").read_text()
+
+
+def test_untold_shards_of_workers_that_are_lost_together_all_count(
+    install: Install, target: Target, messages: Messages, make_shard: ShardFactory
+) -> None:
+    stored = list[str]()
+
+    def store_first_of_each(_: Sequence[ClipJob]) -> None:
+        if stored:
+            ray.deadly.clear()
+            return
+        rows = np.ones((FRAMES, 4), np.float16)
+        for first in (names[0] for _, names in ray.handed):
+            stored.append(first)
+            make_shard(target.folder / f"untold-{first}.h5", {(first, 0): rows})
+
+    ray = install("a", "b", deadly=set(INNOCENT), before_death=store_first_of_each)
+    result = go(ray, target, jobs(INNOCENT), messages)
+    assert len(stored) == 2
+    assert result.num_stored == messages.num_clips == len(INNOCENT)
+    assert result.num_frames == len(INNOCENT) * FRAMES
+    handed = Counter(name for _, names in ray.handed for name in names)
+    assert [handed[name] for name in stored] == [1, 1]
 
 
 def test_shard_torn_with_its_machine_is_told_and_ends_nothing(
