@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 from stage1_extract.cores import available_cores
 
 _CONNECT_SECONDS = 10.0
+_HEAD_SECONDS = 20.0
+"""A head that does not listen may be starting anew for so long; Ray gives it 60 s."""
+_HEAD_POLL_SECONDS = 1.0
 _TOKEN = "~/.ray/auth_token"  # noqa: S105 - where it is
 _OBJECT_STORE_BYTES = 100 * 10**6  # nothing large goes through it
 
@@ -103,7 +107,13 @@ def joined_cluster(address: str) -> Iterator[None]:
 
 
 def alive_nodes() -> list[Node]:
-    """Return the nodes of the cluster that are alive, in a fixed order."""
+    """Return the nodes of the cluster that are alive, in a fixed order.
+
+    Raises:
+        ClusterError: The head is gone.
+    """
+    ray = load_ray()
+    _check_head(ray.get_runtime_context().gcs_address)
     return [
         Node(
             node_id=found["NodeID"],
@@ -112,7 +122,7 @@ def alive_nodes() -> list[Node]:
             num_cpus=found["Resources"].get("CPU", 0.0),
             num_gpus=found["Resources"].get("GPU", 0.0),
         )
-        for found in sorted(load_ray().nodes(), key=lambda found: str(found["NodeID"]))
+        for found in sorted(ray.nodes(), key=lambda found: str(found["NodeID"]))
         if found["Alive"]
     ]
 
@@ -141,14 +151,36 @@ def _show_token(address: str) -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
 
 
+def _check_head(address: str) -> None:
+    """Refuse to ask a head that is gone: Ray would block for a minute, and end this process."""
+    deadline = time.monotonic() + _HEAD_SECONDS
+    while True:
+        try:
+            _connect(address)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"the head of the Ray cluster at {address} is gone: {error}. What was done is "
+                    "kept; once a cluster runs, the same command goes on, also at another address"
+                ) from error
+        else:
+            return
+        time.sleep(_HEAD_POLL_SECONDS)
+
+
 def _check_listening(address: str) -> None:
     """Refuse an address at which nothing listens: Ray itself would try for two minutes."""
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
-            pass
+        _connect(address)
     except OSError as error:
         raise ClusterError(
             f"no Ray cluster answers at {address}: {error}. Start one with `ray start --head "
             f"--port={port}` on {host}, or give --ray local to use this machine alone"
         ) from error
+
+
+def _connect(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
+        pass

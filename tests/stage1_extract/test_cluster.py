@@ -294,6 +294,21 @@ def test_stopped_driver_goes_on_with_another_number_of_nodes(
     assert verify_store(tmp_path / "store").sound
 
 
+@pytest.mark.xslow
+def test_killed_head_is_named_and_the_run_ends_before_ray_ends_it(
+    start_run: Run, many_clips: Path, tmp_path: Path
+) -> None:
+    with LoopbackCluster(num_cpus=0) as cluster:
+        cluster.add_node()
+        run = start_run(cluster, manifest=many_clips)
+        wait_for(run, lambda: bool(shard_paths(tmp_path / "store")))
+        cluster.head.kill()
+        code, text = finish(run)
+    assert code == 2, text
+    assert "the head of the Ray cluster at" in text
+    assert not list((tmp_path / "store").glob(".run-*"))
+
+
 def wait_until_gone(cluster: LoopbackCluster) -> None:
     """Wait for Ray to end the workers of a run that ended."""
     deadline = time.monotonic() + 180
