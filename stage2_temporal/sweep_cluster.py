@@ -134,8 +134,8 @@ class ClusterPool:
             return None
         last_line = worker.last_words().rpartition("\n")[2]
         return (
-            f"processes could not start on {worker.node.label} ({worker.end()}: {last_line}); "
-            f"going on with {num_left} there"
+            f"processes could not start ({worker.end()}: {last_line}); going on with {num_left} "
+            "there"
         )
 
     def leave_out(self, worker: ClusterWorker, error: OSError) -> str | None:
@@ -144,7 +144,7 @@ class ClusterPool:
         if not any(self._room_on(node).size for node in others):
             return None
         self._room_on(worker.node).size = 0
-        return f"{worker.node.label} is left out: {error}"
+        return f"{error}; that node is left out"
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """A sweep's worker process on a node of a Ray cluster, as the driver sees it."""
 
+import dataclasses
 import time
 from typing import Any
 
 from stage1_extract.ray_session import Node, load_ray
+from stage2_temporal.sweep_messages import Hindered
 from stage2_temporal.sweep_relay import Ended, Told
 
 STUCK_SECONDS = 300.0
@@ -50,7 +52,7 @@ class ClusterWorker:
             self._displace(f"the loss of {self.node.label}", str(error).strip())
             return True
         if isinstance(answer, Ended):
-            self._ended = answer
+            self._ended = dataclasses.replace(answer, how=f"{answer.how} on {self.node.label}")
         else:
             self.call = self._relay.receive.remote(_HEAR_SECONDS)
             self._arrived = answer
@@ -82,7 +84,11 @@ class ClusterWorker:
         arrived, self._arrived = self._arrived, None
         if not isinstance(arrived, Told):
             raise TypeError(f"nothing arrived from {self.node.label}: {arrived!r}")
-        return arrived.message
+        message = arrived.message
+        if isinstance(message, Hindered):
+            error = message.error
+            return Hindered(type(error)(f"{self.node.label}: {error}"))
+        return message
 
     def end(self) -> str:
         """Say how it ended."""

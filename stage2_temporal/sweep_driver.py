@@ -227,7 +227,7 @@ class Driver:
 
 def _reason(how: str, words: str) -> str:
     """Say of what a trial's process died."""
-    reason = f"its process ended with {how}" + (_MEMORY_HINT if how == "SIGKILL" else "")
+    reason = f"its process ended with {how}" + (_MEMORY_HINT if how.startswith("SIGKILL") else "")
     return f"{words.splitlines()[-1]} ({reason})" if how.startswith("exit") and words else reason
 
 

@@ -73,6 +73,11 @@ def dies_of_trials(relay: "FakeRelay") -> Any:
     return ActorError("The actor died unexpectedly") if relay.take_job() else works(relay)
 
 
+def is_killed_by_trials(relay: "FakeRelay") -> Any:
+    """Be ready, and lose the process to the first trial."""
+    return Ended("SIGKILL", "") if relay.take_job() else works(relay)
+
+
 def hangs(relay: "FakeRelay") -> Any:
     """Be ready, and be heard of no more once there is a trial."""
     return SILENCE if relay.jobs else works(relay)

@@ -27,6 +27,7 @@ from tests.stage2_temporal.fake_ray import (
     hangs,
     has_a_full_disk,
     is_killed_at_start,
+    is_killed_by_trials,
     leaves,
     works,
 )
@@ -143,7 +144,8 @@ def test_node_where_processes_cannot_start_costs_the_others_nothing(
     assert run.pool.size == 2
     assert ray.started()["a"] == 2
     assert ray.started()["b"] <= 4
-    assert "processes could not start on node b " in run.messages[0]
+    assert run.messages[0].startswith("processes could not start (")
+    assert " node b (10.0.0.1, id-b)" in run.messages[0]
     assert run.messages[-1].endswith("going on with 0 there")
 
 
@@ -151,7 +153,7 @@ def test_node_where_processes_cannot_start_costs_the_others_nothing(
     ("broken", "message"),
     [
         (cannot_start, r"could not start: the loss of node a .*\n[\s\S]*No space left on device"),
-        (is_killed_at_start, "a process to train in could not start: SIGKILL"),
+        (is_killed_at_start, r"could not start: SIGKILL on node a \(10.0.0.1, id-a\)"),
     ],
 )
 def test_if_processes_can_start_nowhere_the_sweep_ends(
@@ -180,6 +182,14 @@ def test_trial_that_ends_its_relays_fails_at_last(ray: FakeRay, tmp_path: Path) 
     assert run.states == ["FAIL"]
     assert reason.startswith("5 processes were lost while they ran it, at last: the loss of node a")
     assert len(ray.relays) == 5
+
+
+def test_trial_that_ends_its_process_fails_and_tells_where(ray: FakeRay, tmp_path: Path) -> None:
+    ray.join("a", is_killed_by_trials)
+    run = Sweep(tmp_path, 1)
+    run.run()
+    reason = record_of(run.study.trials[0]).reason
+    assert reason.startswith("its process ended with SIGKILL on node a (10.0.0.1, id-a) (mostly")
 
 
 @pytest.mark.parametrize("jobs", [None, 1])
@@ -215,8 +225,7 @@ def test_node_whose_disk_is_full_is_left_out(ray: FakeRay, tmp_path: Path) -> No
     assert run.states == ["COMPLETE"] * 6
     assert ray.started() == {"a": 1, "b": 1}
     (message,) = run.messages
-    assert message.startswith("node b ")
-    assert message.endswith("is left out: disk full")
+    assert message == "node b (10.0.0.1, id-b): disk full; that node is left out"
 
 
 def test_if_no_node_can_write_the_sweep_ends_and_no_trial_fails(
@@ -225,7 +234,7 @@ def test_if_no_node_can_write_the_sweep_ends_and_no_trial_fails(
     ray.join("a", has_a_full_disk)
     ray.join("b", has_a_full_disk)
     run = Sweep(tmp_path, 6)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"^node [ab] \(10.0.0.1, id-[ab]\): disk full$"):
         run.run()
     assert set(run.states) == {"RUNNING"}
 
