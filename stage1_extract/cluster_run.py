@@ -1,8 +1,10 @@
 """One run on a cluster: clips handed out, news taken in, lost clips given to others."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from stage1_extract.clip_ledger import MOST_LOSSES, ClipLedger, SequenceKey
 from stage1_extract.clips import ClipJob
@@ -170,13 +172,21 @@ class ClusterRun:
         for shard, keys in news.stored.items():
             self._untold.tell_of(shard)
             self._note_stored(worker, keys)
+        unseen = [failure for failure in news.failures if failure.video_id in news.unseen]
+        hidden = {one.video_id: one.path for one in unseen if _is_seen(worker, one)}
         for failure in news.failures:
-            del worker.jobs[failure.video_id]
-            self._fail(failure)
+            if failure.video_id not in hidden:
+                del worker.jobs[failure.video_id]
+                self._fail(failure)
         for message in news.messages:
             self._progress.write(f"{worker.node.host}: {message}")
         if news.stored or news.failures:
             self._crew.note_progress(worker.node)
+        if hidden:  # left at work, it would have all clips fail, faster than others embed them
+            path = next(iter(hidden.values()))
+            reason = f"it does not see {path}, which this machine sees: is its folder mounted?"
+            self._lose(worker, reason, replace=False)
+            return
         if not news.num_waiting and self._clips.pending and worker.is_embedding:
             worker.look_further_ahead()
         if news.blocked_seconds > BLOCKED_SECONDS:
@@ -274,3 +284,10 @@ class ClusterRun:
         for worker in takers:
             if jobs := self._clips.take(max(0, min(worker.ahead, fair) - worker.num_open)):
                 worker.give(jobs)
+
+
+def _is_seen(worker: Worker, failure: Failure) -> bool:
+    """Return whether this machine sees the file of a clip that failed on a node."""
+    path = worker.jobs[failure.video_id].clip.path
+    is_told = str(path) == failure.path  # names that are not UTF-8 are told in other letters
+    return isinstance(path, Path) and is_told and os.path.exists(path)  # noqa: PTH110

@@ -37,6 +37,7 @@ class News:
         stored: Shards that are on the disk, by name, with (video_id, view, length) of their
             sequences.
         failures: Clips that failed.
+        unseen: The video_ids of those whose source this node does not see.
         messages: For the user.
         num_waiting: Clips that wait for a decoder.
         blocked_seconds: For how long its work has not gone on, as in a call to a file server that
@@ -47,6 +48,7 @@ class News:
     num_finished: int = 0
     stored: dict[str, list[tuple[str, int, int]]] = dataclasses.field(default_factory=dict)
     failures: list[Failure] = dataclasses.field(default_factory=list)
+    unseen: set[str] = dataclasses.field(default_factory=set)
     messages: list[str] = dataclasses.field(default_factory=list)
     num_waiting: int = 0
     blocked_seconds: float = 0.0
@@ -182,8 +184,11 @@ class _NewsBoard:
             news.stored[shard.name] = [(one.video_id, one.view, one.length) for one in records]
 
     def note_failure(self, failure: Failure) -> None:
+        is_seen = os.path.exists(failure.path)  # noqa: PTH110 - False where a mount broke, too
         with self._noted() as news:
             news.failures.append(failure)
+            if not is_seen:
+                news.unseen.add(failure.video_id)
 
     def __enter__(self) -> Self:
         return self

@@ -37,6 +37,7 @@ class PretendedRay:
         nodes: Those of the cluster.
         deadly: Clips that end any worker that has them in its hands.
         broken: Clips that cannot be decoded.
+        blind: Hosts that see no clip.
         blocked: Hosts whose workers answer, and do no work.
         load_answers: What a worker on a host answers to `load`, instead of its provenance.
         work_answers: What it answers to `embed`, at once, instead of working.
@@ -48,6 +49,7 @@ class PretendedRay:
     nodes: list[Node]
     deadly: set[str] = dataclasses.field(default_factory=set)
     broken: set[str] = dataclasses.field(default_factory=set)
+    blind: set[str] = dataclasses.field(default_factory=set)
     blocked: set[str] = dataclasses.field(default_factory=set)
     load_answers: dict[str, Any] = dataclasses.field(default_factory=dict)
     work_answers: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -151,10 +153,12 @@ class PretendedWorker:
 
     def _work(self) -> News:
         news = News()
+        is_blind = self._where.host in self._ray.blind
         for job in self._jobs:
-            if job.clip.video_id in self._ray.broken:
+            if is_blind or job.clip.video_id in self._ray.broken:
                 error = ValueError("damaged")
                 news.failures.append(Failure.of(job.clip.video_id, job.clip.path, error))
+                news.unseen |= {job.clip.video_id} if is_blind else set()
                 continue
             news.num_finished += 1
             keys = [(job.clip.video_id, view, FRAMES) for view in job.views]
@@ -163,6 +167,6 @@ class PretendedWorker:
         return news
 
 
-def jobs(names: Iterable[str]) -> list[ClipJob]:
+def jobs(names: Iterable[str], folder: Path = Path("/videos")) -> list[ClipJob]:
     """Return clips to embed."""
-    return [ClipJob(Clip(name, Path(f"/videos/{name}.mp4"))) for name in names]
+    return [ClipJob(Clip(name, folder / f"{name}.mp4")) for name in names]

@@ -237,6 +237,21 @@ def test_worker_whose_work_stands_still_is_done_without(
     assert "node a (10.0.0.1, a) (its work did not go on for 900 s" in messages.text
 
 
+@pytest.mark.parametrize("is_seen_here", [True, False])
+def test_clips_that_a_node_alone_does_not_see_go_to_others(
+    install: Install, target: Target, messages: Messages, tmp_path: Path, *, is_seen_here: bool
+) -> None:
+    clips = jobs(INNOCENT, tmp_path)
+    if is_seen_here:
+        for job in clips:
+            job.clip.file.touch()
+    result = go(install("a", "b", blind={"a"}), target, clips, messages)
+    assert result.num_stored + len(result.failures) == len(INNOCENT)
+    assert (result.num_stored == len(INNOCENT)) == is_seen_here
+    told = f"lost a worker of node a (10.0.0.1, a) (it does not see {tmp_path}/clip0.mp4, which"
+    assert (told in messages.text) == is_seen_here
+
+
 @pytest.mark.parametrize("kind", [OSError, WeightsError])
 @pytest.mark.parametrize("when", ["load_answers", "work_answers"])
 def test_node_that_cannot_work_is_left_out(
