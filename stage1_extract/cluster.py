@@ -13,8 +13,8 @@ from stage1_extract.cluster_run import ClusterRun
 from stage1_extract.config import ExtractSettings
 from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import chosen_backend
+from stage1_extract.newcomers import ROOM_SECONDS
 from stage1_extract.node_checks import Needs, check_nodes, distributions_of
-from stage1_extract.node_watch import ROOM_SECONDS
 from stage1_extract.progress import ClusterProgressLike
 from stage1_extract.ray_actors import no_room, num_workers
 from stage1_extract.ray_session import ClusterError, alive_nodes, joined_cluster

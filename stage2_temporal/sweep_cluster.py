@@ -6,11 +6,12 @@ a second record of the search; measured side by side in tests/benchmarks (`bench
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.keras_setup import chosen_backend
+from stage1_extract.newcomers import Newcomers, RoomWatch
 from stage1_extract.node_checks import Needs, check_nodes, distributions_of
 from stage1_extract.ray_actors import answered, no_room, num_workers, share_of, start_actor
 from stage1_extract.ray_session import (
@@ -35,6 +36,8 @@ _LEARNING = ("scikit-learn", "scipy", "pandas")
 class ClusterPool:
     """Worker processes on the nodes of a cluster that is joined, those that join later included.
 
+    Close it at the end.
+
     Args:
         settings: What each takes of a node.
         environment: Variables for the processes.
@@ -56,7 +59,7 @@ class ClusterPool:
         most: int | None,
         tell: Callable[[str], None],
     ) -> None:
-        self._settings, self._environment, self._needs = settings, environment, needs
+        self._settings, self._environment = settings, environment
         self._most, self._tell = most, tell
         self._workers: list[ClusterWorker] = []
         self._heard_seconds = time.monotonic()
@@ -65,6 +68,11 @@ class ClusterPool:
             raise ClusterError(no_room(settings))
         check_nodes(nodes, needs)
         self._rooms = {node.node_id: Room(self._num_workers(node)) for node in nodes}
+        self._newcomers, self._waiting = Newcomers(needs), RoomWatch(tell)
+
+    def close(self) -> None:
+        """Begin no more checks of nodes."""
+        self._newcomers.close()
 
     def _num_workers(self, node: Node) -> int:
         return num_workers(node, self._settings, default_cpus=WORKER_CPUS)
@@ -76,24 +84,30 @@ class ClusterPool:
         return size if self._most is None else min(size, self._most)
 
     def _room_on(self, node: Node) -> Room:
-        """Return a node's room: none on one that joined and cannot do the work, which is told."""
+        """Return a node's room: none on one that joined, as long as it is not found to fit."""
         if node.node_id not in self._rooms:
-            size = self._num_workers(node)
-            try:
-                if size:
-                    check_nodes([node], self._needs)
-            except ClusterError as error:
-                self._tell(f"a node that joined is not used: {error}")
-                size = 0
-            self._rooms[node.node_id] = Room(size)
+            self._rooms[node.node_id] = Room(0)
+            if self._num_workers(node):
+                self._newcomers.check(node)
         return self._rooms[node.node_id]
+
+    def _take_in_newcomers(self, nodes: Sequence[Node]) -> None:
+        """Use nodes that joined and fit; their checks are waited for where there is no other."""
+        room = sum(self._room_on(node).size for node in nodes)
+        for node, problem in self._newcomers.checked(wait_for_all=not room):
+            if problem is None:
+                self._rooms[node.node_id] = Room(self._num_workers(node))
+            else:
+                self._tell(f"{node.label} joined the cluster and is not used: {problem}")
 
     def start(self, setup: Setup) -> ClusterWorker | None:
         """Start a process on the node that has most room; None if none has."""
         num_placed = sum(not worker.is_waiting for worker in self._living())
         if self._most is not None and num_placed >= self._most:
             return None
-        free = {node: self._room_on(node).size - self._num_on(node) for node in alive_nodes()}
+        nodes = alive_nodes()
+        self._take_in_newcomers(nodes)
+        free = {node: self._room_on(node).size - self._num_on(node) for node in nodes}
         node = max(free, key=lambda one: free[one], default=None)
         if node is None or free[node] < 1:
             return None
@@ -118,6 +132,7 @@ class ClusterPool:
         """Return those that sent something, or ended, or were silent for too long."""
         asked = {worker.call: worker for worker in workers}
         ready = [asked.pop(call) for call in answered(list(asked), seconds)]
+        self._waiting.look(len(workers), some_have_room=any(one.has_room for one in workers))
         before, self._heard_seconds = self._heard_seconds, time.monotonic()
         step = min(self._heard_seconds - before, _MOST_COUNTED_SECONDS)
         told = [worker for worker in ready if worker.take_answer()]
@@ -176,10 +191,12 @@ def cluster_pool(
         sources_called="stores and tables",
     )
     with joined_cluster(settings.cluster.ray or "local"):
-        yield ClusterPool(
+        pool = ClusterPool(
             settings.cluster,
             environment,
             needs=needs,
             most=None if settings.jobs == "auto" else settings.jobs,
             tell=tell,
         )
+        with closing(pool):
+            yield pool

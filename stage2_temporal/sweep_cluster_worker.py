@@ -20,6 +20,9 @@ class ClusterWorker:
     Args:
         node: Where.
         relay: Ray's handle of its actor there.
+
+    Attributes:
+        has_room: Whether Ray found room for it.
     """
 
     def __init__(self, node: Node, relay: Any) -> None:
@@ -27,7 +30,7 @@ class ClusterWorker:
         self._relay = relay
         self._ended: Ended | None = None
         self._arrived: Any = None
-        self._has_room = False
+        self.has_room = False
         self._started_seconds = time.monotonic()
         self._silent_seconds = 0.0
         self.is_killed = False
@@ -38,12 +41,12 @@ class ClusterWorker:
     def is_waiting(self) -> bool:
         """Whether Ray finds no room for it: others than this sweep work on its node."""
         late = time.monotonic() - self._started_seconds > _ROOM_SECONDS
-        return late and not self._has_room
+        return late and not self.has_room
 
     def take_answer(self) -> bool:
         """Take in the answer that came; returns whether it tells something."""
         ray = load_ray()
-        self._has_room, self._silent_seconds = True, 0.0
+        self.has_room, self._silent_seconds = True, 0.0
         try:
             answer = ray.get(self.call)
         except ray.exceptions.RayTaskError as error:
@@ -61,7 +64,7 @@ class ClusterWorker:
     def note_silence(self, seconds: float) -> bool:
         """Note that no answer came; returns whether it is given up for that."""
         self._silent_seconds += seconds
-        if not self._has_room or self._silent_seconds < STUCK_SECONDS:
+        if not self.has_room or self._silent_seconds < STUCK_SECONDS:
             return False
         self._displace(f"the silence of {self.node.label}", f"for {STUCK_SECONDS:.0f} s")
         return True

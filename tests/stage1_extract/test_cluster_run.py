@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stage1_extract import cluster, cluster_run, node_watch
+from stage1_extract import cluster, cluster_run, newcomers, node_watch
 from stage1_extract.backbones import WeightsError
 from stage1_extract.clips import ClipJob
 from stage1_extract.cluster_crew import Crew, Lost
@@ -311,7 +311,7 @@ def test_nodes_that_join_are_checked_one_by_one(
         if nodes[0].host == "unfit":
             raise ClusterError("unfit lacks the weights")
 
-    monkeypatch.setattr(node_watch, "check_nodes", check)
+    monkeypatch.setattr(newcomers, "check_nodes", check)
     ray = install("a", blocked={"a"})
     monkeypatch.setattr(cluster_run, "BLOCKED_SECONDS", float("inf"))  # it waits for the others
 
@@ -330,7 +330,7 @@ def test_nodes_that_join_are_checked_one_by_one(
 def test_waiting_for_room_is_told_once(
     install: Install, target: Target, messages: Messages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_watch, "ROOM_SECONDS", 0.0)
+    monkeypatch.setattr(newcomers, "ROOM_SECONDS", 0.0)
     ray = install("a")
     watch = NodeWatch(Crew(ExtractSettings(), target.store, ray.nodes), NEEDS, messages)
     for _ in range(3):

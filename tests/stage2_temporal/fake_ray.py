@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from stage1_extract import newcomers
 from stage1_extract.ray_session import ClusterError, Node
 from stage2_temporal import sweep_cluster, sweep_cluster_worker
 from stage2_temporal.sweep_messages import Done, Hindered, Job, Ready
@@ -126,6 +127,7 @@ class FakeRay:
         checked: Nodes that were checked, in order.
         relays: All actors that were started.
         on_poll: Called each time that answers are waited for.
+        on_check: Called with each node that is being checked.
     """
 
     exceptions = SimpleNamespace(RayError=ActorError, RayTaskError=TaskError)
@@ -137,9 +139,11 @@ class FakeRay:
         self.checked: list[str] = []
         self.relays: list[FakeRelay] = []
         self.on_poll: Callable[[], None] = lambda: None
+        self.on_check: Callable[[str], None] = lambda host: None
         monkeypatch.setattr(sweep_cluster_worker, "load_ray", lambda: self)
         monkeypatch.setattr(sweep_cluster, "alive_nodes", lambda: list(self.nodes))
         monkeypatch.setattr(sweep_cluster, "check_nodes", self._check)
+        monkeypatch.setattr(newcomers, "check_nodes", self._check)
         monkeypatch.setattr(sweep_cluster, "start_actor", self._start)
         monkeypatch.setattr(sweep_cluster, "answered", self._answered)
 
@@ -170,7 +174,9 @@ class FakeRay:
         relay.is_killed = True
 
     def _check(self, nodes: Sequence[Node], _: Any) -> None:
-        self.checked += [node.host for node in nodes]
+        for node in nodes:
+            self.checked.append(node.host)
+            self.on_check(node.host)
         if bad := [node.host for node in nodes if node.host in self.refused]:
             raise ClusterError(f"{bad} cannot do the work")
 

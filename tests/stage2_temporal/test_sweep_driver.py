@@ -1,11 +1,14 @@
 """The driver of a sweep and its places: what breaks in one of them is the others' to do."""
 
+import itertools
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stage1_extract import newcomers
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.node_checks import Needs
 from stage2_temporal import sweep_cluster, sweep_cluster_worker
@@ -284,22 +287,73 @@ def test_sweep_that_slept_does_not_take_processes_for_silent(
 
 
 def test_nodes_that_join_are_checked_once_and_take_part(ray: FakeRay, tmp_path: Path) -> None:
-    ray.join("a")
-    run = Sweep(tmp_path, 30)
-    ray.refused = {"bad"}
+    def waits_for_checks(relay: FakeRelay) -> Any:
+        return works(relay) if run.messages else SILENCE
 
     def join() -> None:
         if run.states.count("COMPLETE") == 2 and len(ray.nodes) == 1:
-            ray.join("good", num_cpus=2)
+            ray.relays[0].life = waits_for_checks
+            ray.join("good", waits_for_checks, num_cpus=2)
             ray.join("bad")
             ray.join("tiny", num_cpus=0)
 
+    ray.join("a")
+    run = Sweep(tmp_path, 30)
+    ray.refused = {"bad"}
     ray.on_poll = join
     run.run()
     assert run.states == ["COMPLETE"] * 30
     assert ray.started() == {"a": 1, "good": 2}
     assert ray.checked == ["a", "good", "bad"]
-    assert run.messages == ["a node that joined is not used: ['bad'] cannot do the work"]
+    (message,) = run.messages
+    assert message.startswith("node bad (10.0.0.1, id-bad) joined the cluster and is not used: ")
+
+
+def test_node_that_joins_and_is_silent_holds_up_no_trial(ray: FakeRay, tmp_path: Path) -> None:
+    began, ended, waited = threading.Event(), threading.Event(), list[bool]()
+
+    def check(host: str) -> None:
+        if host == "silent":
+            began.set()
+            waited.append(ended.wait(20))
+
+    ray.join("a")
+    run = Sweep(tmp_path, 5)
+    ray.on_check = check
+    ray.on_poll = lambda: ray.join("silent") if len(ray.nodes) == 1 else None
+    run.run()
+    assert began.wait(20)
+    assert run.states == ["COMPLETE"] * 5
+    assert waited == []
+    ended.set()
+
+
+def test_node_that_joins_is_waited_for_if_all_others_are_gone(ray: FakeRay, tmp_path: Path) -> None:
+    def exchange() -> None:
+        if ray.relays[0].jobs and ray.nodes[0].host == "a":
+            ray.lose("a")
+            ray.join("b")
+
+    ray.join("a", hangs)
+    run = Sweep(tmp_path, 2)
+    ray.on_check = lambda _: time.sleep(0.1)
+    ray.on_poll = exchange
+    run.run()
+    assert run.states == ["COMPLETE"] * 2
+    assert ray.started() == {"a": 1, "b": 1}
+
+
+def test_waiting_for_room_everywhere_is_told_once(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(newcomers, "ROOM_SECONDS", 0.0)
+    polls = itertools.count()
+    ray.join("a", lambda relay: works(relay) if next(polls) > 5 else SILENCE)
+    run = Sweep(tmp_path, 1)
+    run.run()
+    assert run.states == ["COMPLETE"]
+    (message,) = run.messages
+    assert message.startswith("1 workers wait for room: the cluster's CPUs or GPUs are taken")
 
 
 def test_room_becomes_smaller_after_three_failed_starts_in_a_row() -> None:
