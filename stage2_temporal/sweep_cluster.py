@@ -102,8 +102,7 @@ class ClusterPool:
 
     def start(self, setup: Setup) -> ClusterWorker | None:
         """Start a process on the node that has most room; None if none has."""
-        num_placed = sum(not worker.is_waiting for worker in self._living())
-        if self._most is not None and num_placed >= self._most:
+        if self._most is not None and self._num_placed() >= self._most:
             return None
         nodes = alive_nodes()
         self._take_in_newcomers(nodes)
@@ -119,6 +118,14 @@ class ClusterPool:
         worker = ClusterWorker(node, relay)
         self._workers.append(worker)
         return worker
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there are more processes than are wanted, for one that waited found room."""
+        return self._most is not None and self._num_placed() > self._most
+
+    def _num_placed(self) -> int:
+        return sum(not worker.is_waiting for worker in self._living())
 
     def _living(self) -> list[ClusterWorker]:
         self._workers = [worker for worker in self._workers if not worker.is_killed]

@@ -110,6 +110,10 @@ class Driver:
         """Have free workers take trials, and as many start as find room and something to do."""
         free = [worker for worker, state in self._workers.items() if state.opened is None]
         for worker in [worker for worker in free if self._workers[worker].is_ready]:
+            if self._pool.is_over:
+                self._dismiss(worker)
+                free.remove(worker)
+                continue
             if (opened := self._queue.next()) is None:
                 break
             self._give(worker, opened)

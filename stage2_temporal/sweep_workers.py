@@ -49,6 +49,10 @@ class WorkerPool(Protocol):
     def size(self) -> int:
         """How many processes find room, as far as is known."""
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there are more processes than are wanted, for one that waited found room."""
+
     def start(self, setup: Setup) -> WorkerProcess | None:
         """Start a process; None if there is no room for one more."""
 
@@ -121,6 +125,8 @@ class LocalPool:
         jobs: How many, at most.
         environment: Variables by which they share cores and GPU.
     """
+
+    is_over = False
 
     def __init__(self, jobs: int, environment: Mapping[str, str]) -> None:
         self._room = Room(jobs)

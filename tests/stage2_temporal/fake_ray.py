@@ -95,6 +95,7 @@ class FakeRelay:
     def __init__(self, host: str, life: Life, environment: dict[str, str]) -> None:
         self.host, self.life, self.environment = host, life, environment
         self.jobs: list[Job] = []
+        self.num_given = 0
         self.is_ready = False
         self.is_killed = False
         self.receive = SimpleNamespace(remote=lambda _: FakeCall(self))
@@ -103,6 +104,7 @@ class FakeRelay:
     def _take(self, message: Any) -> None:
         if isinstance(message, Job):
             self.jobs.append(message)
+            self.num_given += 1
 
     def take_job(self) -> Job | None:
         """Return the trial that it was given, once."""

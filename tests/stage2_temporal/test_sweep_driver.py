@@ -208,6 +208,27 @@ def test_last_trial_does_not_wait_for_a_node_that_others_use(
     assert ray.started() == {"a": 1, "b": 1}
 
 
+def test_process_that_finds_room_late_gets_no_trial_beside_as_many_as_are_wanted(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten(monkeypatch, _ROOM_SECONDS=0.1)
+
+    def finds_room_late(relay: FakeRelay) -> Any:
+        return works(relay) if ray.started().get("b") else SILENCE
+
+    def waits_for_it(relay: FakeRelay) -> Any:
+        late = ray.relays[0]
+        return works(relay) if not relay.jobs or late.jobs or late.is_killed else SILENCE
+
+    ray.join("a", finds_room_late)
+    ray.join("b", waits_for_it)
+    run = Sweep(tmp_path, 3, jobs=1)
+    run.run()
+    assert run.states == ["COMPLETE"] * 3
+    assert ray.started() == {"a": 1, "b": 1}
+    assert [relay.num_given for relay in ray.relays] == [0, 3]
+
+
 def test_process_that_is_replaced_leaves_no_trial_to_one_that_finds_no_room(
     ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
