@@ -16,6 +16,7 @@ from stage1_extract.shard_index import ShardState
 _SMALL_BYTES = 64 * 10**6
 """Starting a process takes as long as reading so much."""
 _SILENT_SECONDS = 600.0
+_START_SECONDS = 600.0
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")
 
 
@@ -38,7 +39,7 @@ def check_shards(
 
     Raises:
         StoreError: A shard is gone.
-        OSError: A process was ended from outside.
+        OSError: A process was ended from outside, or does not start.
     """
     if sum(state.size_bytes for _, state in shards) < _SMALL_BYTES:
         for path, state in shards:
@@ -58,7 +59,7 @@ def check_shards(
                     yield check
                     worker.take(todo)
             for worker in busy:
-                if worker.is_stuck:
+                if worker.is_stuck():
                     yield worker.give_up(f"no progress for {_SILENT_SECONDS:.0f} s")
                     worker.take(todo)
 
@@ -107,10 +108,18 @@ class _Worker:
             )
         return self.give_up(f"reading it crashes the HDF5 library ({how})")
 
-    @property
     def is_stuck(self) -> bool:
-        """Whether nothing was heard of it for long; a slow start is no shard's fault."""
+        """Return whether a shard holds it up: nothing was heard of it for long.
+
+        Raises:
+            OSError: It did not even start, which is no shard's fault.
+        """
         silent_seconds = time.monotonic() - self._heard
+        if not self._has_started and silent_seconds > _START_SECONDS:
+            raise OSError(
+                f"a process to read shards did not start within {_START_SECONDS:.0f} s: does the "
+                "file server with Python hang? The same command goes on from here"
+            )
         return self._has_started and self.shard is not None and silent_seconds > _SILENT_SECONDS
 
     def give_up(self, why: str) -> ShardCheck:

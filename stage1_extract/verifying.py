@@ -46,7 +46,7 @@ def verify_store(
         FileNotFoundError: Nothing is there.
         StoreError: There are no shards, or they do not belong together.
         ValueError: One shard is to be repaired, not a store; or there are no processes.
-        OSError: Repairing cannot write; nothing is lost.
+        OSError: Repairing cannot write, or a process was ended or does not start; nothing is lost.
     """
     if not path.exists():
         raise no_store_at(path)

@@ -89,6 +89,17 @@ def test_a_process_that_is_long_to_start_condemns_no_shard(
     assert verify_store(folder, processes=1).num_sequences == 4
 
 
+def test_a_process_that_does_not_start_is_not_waited_for_without_end(
+    folder: Path, faulty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_pool, "_START_SECONDS", 0.0)
+    monkeypatch.setenv("FAULTY_START_SECONDS", "600")
+    before = children()
+    with pytest.raises(OSError, match=r"did not start within 0 s.*same command goes on"):
+        verify_store(folder, processes=2)
+    assert children() == before
+
+
 def test_a_process_that_is_killed_from_outside_condemns_no_shard(
     folder: Path, faulty: None
 ) -> None:
