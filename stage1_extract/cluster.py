@@ -4,12 +4,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from stage1_extract.addresses import Location
 from stage1_extract.clips import ClipJob
-from stage1_extract.cluster_crew import Crew, Lost
+from stage1_extract.cluster_crew import SILENT, Crew, Lost, why_blocked
 from stage1_extract.cluster_run import ClusterRun
+from stage1_extract.cluster_worker import News
 from stage1_extract.config import ExtractSettings
 from stage1_extract.interrupt import deferred_interrupt
 from stage1_extract.keras_setup import chosen_backend
@@ -109,21 +110,21 @@ class ClusterRunner:
         crew, started, reasons = self._crew, time.monotonic(), list[str]()
         while crew.workers:
             for answer in crew.answers(_POLL_SECONDS):
-                worker, value = answer.worker, answer.value
+                worker = answer.worker
                 if worker not in crew.workers:
                     continue  # of what it was asked, the first answer told of its loss
-                if isinstance(value, Lost):
-                    reasons.append(f"{worker.node.label}: {value.traceback or value.reason}")
-                    crew.remove(worker, replace=True)
-                elif isinstance(value, Exception):
-                    reasons.append(f"{worker.node.label}: {value}")
-                    crew.remove(worker, replace=False)
-                elif answer.call == "load":
+                if isinstance(answer.value, Provenance):
                     worker.is_loaded = True
-                    return value  # type: ignore[no-any-return]
+                    return answer.value
+                if reason := _why_lost(answer.value):
+                    reasons.append(f"{worker.node.label}: {reason}")
+                    crew.remove(worker, replace=isinstance(answer.value, Lost))
                 else:
                     worker.is_started = True
                     worker.hear()
+            for worker in crew.stuck():
+                reasons.append(f"{worker.node.label}: {SILENT}")
+                crew.remove(worker, replace=True)
             late = time.monotonic() - started > ROOM_SECONDS
             if late and not any(worker.is_started for worker in crew.workers):
                 raise ClusterError(
@@ -132,3 +133,10 @@ class ClusterRunner:
                     "take less with --worker-cpus and --worker-gpus"
                 )
         raise ClusterError("no worker could be loaded:\n  " + "\n  ".join(dict.fromkeys(reasons)))
+
+
+def _why_lost(value: Any) -> str:
+    """Return why a worker that answered so is to be done without; "" for no reason."""
+    if isinstance(value, Lost):
+        return value.traceback or value.reason
+    return why_blocked(value) if isinstance(value, News) else str(value)

@@ -12,7 +12,7 @@ from stage1_extract.addresses import Location
 from stage1_extract.clip_ledger import MOST_LOSSES
 from stage1_extract.clips import ClipJob
 from stage1_extract.cluster_settings import ClusterSettings
-from stage1_extract.cluster_worker import ClusterWorker
+from stage1_extract.cluster_worker import ClusterWorker, News
 from stage1_extract.config import ExtractSettings
 from stage1_extract.keras_setup import chosen_backend
 from stage1_extract.ray_actors import answered, num_workers, share_of, start_actor
@@ -22,6 +22,13 @@ _FIRST_AHEAD = 4
 _MAX_AHEAD = 1024
 _MAX_STARTS = 2 * MOST_LOSSES
 """A worker is started so often while nothing comes of it; a clip or two alone may cost fewer."""
+STUCK_SECONDS = 300.0
+"""A worker answers every few seconds; one that was silent for so long is given up."""
+SILENT = f"it did not answer for {STUCK_SECONDS:.0f} s"
+BLOCKED_SECONDS = 900.0
+"""So is one that answers, and whose work stands still; a large batch or an upload takes minutes."""
+LOADING_SECONDS = 3600.0
+"""So is one that does not come to work; weights may have to be downloaded."""
 _HEAR_SECONDS = 2.0
 _CLEAR_SECONDS = 15.0
 
@@ -138,6 +145,7 @@ class Crew:
         self._store = store
         self._starts: Counter[str] = Counter()
         self._known = {node.node_id for node in nodes}
+        self._awake = time.monotonic()
         self.add(nodes)
 
     @property
@@ -153,6 +161,16 @@ class Crew:
         asked = {call: worker for worker in self.workers for call in worker.calls}
         for call in answered(list(asked), seconds):
             yield Answer(asked[call], asked[call].calls.pop(call), _value_of(call))
+
+    def stuck(self) -> list[Worker]:
+        """Return workers that Ray holds for alive and that do not answer; to be asked often."""
+        before, self._awake = self._awake, time.monotonic()
+        if self._awake - before > STUCK_SECONDS / 2:
+            # It was we who slept, so answers are on their way.
+            for worker in self.workers:
+                worker.asked_seconds = self._awake
+        late = self._awake - STUCK_SECONDS
+        return [one for one in self.workers if one.is_started and one.asked_seconds < late]
 
     def remove(self, worker: Worker, *, replace: bool) -> None:
         """Take a worker out; starts another on its node if that is alive and it did not often fail.
@@ -213,6 +231,15 @@ class Crew:
         worker.load()
         worker.hear()
         self.workers.append(worker)
+
+
+def why_blocked(news: News) -> str:
+    """Return why a worker is to be done without although it answers; "" for no reason."""
+    limit = LOADING_SECONDS if news.is_loading else BLOCKED_SECONDS
+    if news.blocked_seconds <= limit:
+        return ""
+    what = "its backbone was not loaded" if news.is_loading else "its work did not go on"
+    return f"{what} for {limit:.0f} s: does a file server hang?"
 
 
 def settings_elsewhere(settings: ExtractSettings) -> ExtractSettings:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stage1_extract.clip_ledger import MOST_LOSSES, ClipLedger, SequenceKey
 from stage1_extract.clips import ClipJob
-from stage1_extract.cluster_crew import Answer, Crew, Lost, Worker
+from stage1_extract.cluster_crew import SILENT, Answer, Crew, Lost, Worker, why_blocked
 from stage1_extract.cluster_worker import News
 from stage1_extract.config import ExtractSettings
 from stage1_extract.failures import Failure, append_failure
@@ -27,10 +27,6 @@ _KEEP_SECONDS = 10.0
 _SAMPLE_CLIPS = 8
 _SILENT_NEWS = 2
 """A worker that ended its work has told all of it in so many news."""
-STUCK_SECONDS = 300.0
-"""A worker answers every few seconds; one that was silent for so long is given up."""
-BLOCKED_SECONDS = 900.0
-"""So is one that answers, and whose work stands still; a large batch or an upload takes minutes."""
 
 
 class ClusterRun:
@@ -75,7 +71,7 @@ class ClusterRun:
         self._nodes = NodeWatch(crew, needs, progress)
         self._untold = UntoldShards(target, progress.write)
         self._stopped = False
-        self._awake = self._kept = time.monotonic()
+        self._kept = time.monotonic()
         self._num_kept = 0
         self._reasons: dict[str, str] = {}
 
@@ -94,7 +90,8 @@ class ClusterRun:
                 for answer in self._crew.answers(_POLL_SECONDS):
                     if answer.worker in self._crew.workers:
                         self._take(answer)
-                self._lose_the_stuck()
+                for worker in self._crew.stuck():
+                    self._lose(worker, SILENT, replace=True)
                 self._hand_out()
                 if not self._stopped:
                     self._nodes.look()
@@ -189,9 +186,8 @@ class ClusterRun:
             return
         if not news.num_waiting and self._clips.pending and worker.is_embedding:
             worker.look_further_ahead()
-        if news.blocked_seconds > BLOCKED_SECONDS:
-            reason = f"its work did not go on for {BLOCKED_SECONDS:.0f} s: does a file server hang?"
-            self._lose(worker, reason, replace=True)
+        if reason := why_blocked(news):
+            self._lose(worker, reason, replace=not news.is_loading)
             return
         self._check_silence(worker)
 
@@ -225,17 +221,6 @@ class ClusterRun:
             self._lose(worker, "it ended without a word of its last clips", replace=True)
 
     # ---------------------------------------------------------------------------- what it has lost
-
-    def _lose_the_stuck(self) -> None:
-        """Do without workers that Ray holds for alive and that do not answer."""
-        before, self._awake = self._awake, time.monotonic()
-        if self._awake - before > STUCK_SECONDS / 2:
-            # It was we who slept, so answers are on their way.
-            for worker in self._crew.workers:
-                worker.asked_seconds = self._awake
-        late = self._awake - STUCK_SECONDS
-        for worker in [w for w in self._crew.workers if w.is_started and w.asked_seconds < late]:
-            self._lose(worker, f"it did not answer for {STUCK_SECONDS:.0f} s", replace=True)
 
     def _lose(self, worker: Worker, reason: str, *, replace: bool) -> None:
         """Give a worker's clips to others, unless its shards hold them."""

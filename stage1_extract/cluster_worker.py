@@ -42,6 +42,7 @@ class News:
         num_waiting: Clips that wait for a decoder.
         blocked_seconds: For how long its work has not gone on, as in a call to a file server that
             hangs.
+        is_loading: Whether that is loading the backbone.
     """
 
     num_frames: int = 0
@@ -52,6 +53,7 @@ class News:
     messages: list[str] = dataclasses.field(default_factory=list)
     num_waiting: int = 0
     blocked_seconds: float = 0.0
+    is_loading: bool = False
 
 
 class ClusterWorker:
@@ -81,10 +83,11 @@ class ClusterWorker:
     def load(self) -> Provenance | Exception:
         """Load the backbone and start the decoders; an error is returned."""
         try:
-            if isinstance(self._store, Address):
-                list_folder(self._store)  # a node without keys, or a route, is told of now
-            self._runner = LocalRunner(self._settings)
-            self._runner.prepare()
+            with self._board.at_work(loads=True):
+                if isinstance(self._store, Address):
+                    list_folder(self._store)  # a node without keys, or a route, is told of now
+                self._runner = LocalRunner(self._settings)
+                self._runner.prepare()
         except (ValueError, OSError) as error:
             return error
         return self._runner.provenance
@@ -146,6 +149,7 @@ class _NewsBoard:
         self._news = News()
         self._any = False
         self._beat_seconds = math.inf  # when its work last went on; never late without work
+        self._loads = False
         self._changed = threading.Condition()
 
     def take(self, seconds: float) -> News:
@@ -157,11 +161,13 @@ class _NewsBoard:
         with self._changed:
             news, self._news, self._any = self._news, News(), False
         news.blocked_seconds = max(0.0, time.monotonic() - self._beat_seconds)
+        news.is_loading = self._loads
         return news
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
+    def at_work(self, *, loads: bool = False) -> Iterator[None]:
         """In the block, work goes on as often as `beat` says so."""
+        self._loads = loads
         self.beat()
         try:
             yield

@@ -39,6 +39,7 @@ class PretendedRay:
         broken: Clips that cannot be decoded.
         blind: Hosts that see no clip.
         blocked: Hosts whose workers answer, and do no work.
+        loading: Hosts whose workers never come to the end of it.
         load_answers: What a worker on a host answers to `load`, instead of its provenance.
         work_answers: What it answers to `embed`, at once, instead of working.
         before_death: Called with a dying worker's clips.
@@ -51,6 +52,7 @@ class PretendedRay:
     broken: set[str] = dataclasses.field(default_factory=set)
     blind: set[str] = dataclasses.field(default_factory=set)
     blocked: set[str] = dataclasses.field(default_factory=set)
+    loading: set[str] = dataclasses.field(default_factory=set)
     load_answers: dict[str, Any] = dataclasses.field(default_factory=dict)
     work_answers: dict[str, Any] = dataclasses.field(default_factory=dict)
     before_death: Callable[[Sequence[ClipJob]], None] = lambda jobs: None
@@ -80,6 +82,8 @@ class PretendedRay:
 
     def _has_answer(self, call: int) -> bool:
         worker, name = self.calls[call]
+        if name == "load":
+            return not worker.is_loading
         return name != "embed" or worker.has_ended
 
     def _value_of(self, call: int) -> Any:
@@ -128,6 +132,11 @@ class PretendedWorker:
         self._is_closed = False
 
     @property
+    def is_loading(self) -> bool:
+        """Whether `load` does not return."""
+        return self._where.host in self._ray.loading
+
+    @property
     def has_ended(self) -> bool:
         """Whether `embed` returns."""
         at_once = self._where.host in self._ray.work_answers
@@ -147,6 +156,8 @@ class PretendedWorker:
             return self._ray.work_answers.get(host, RunResult())
         if name != "hear":
             return None
+        if self.is_loading:
+            return News(blocked_seconds=1e6, is_loading=True)
         if host in self._ray.blocked:
             return News(blocked_seconds=1e6, num_waiting=len(self._jobs))
         return News() if host in self._ray.work_answers else self._work()

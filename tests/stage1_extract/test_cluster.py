@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 import stage1_extract
-from stage1_extract import cluster_run
+from stage1_extract import cluster_crew
 from stage1_extract.cluster_settings import ClusterSettings
 from stage1_extract.extraction import extract
 from stage1_extract.failures import read_failures
@@ -252,7 +252,7 @@ def test_worker_that_is_stuck_is_done_without(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cluster_run, "STUCK_SECONDS", 20.0)
+    monkeypatch.setattr(cluster_crew, "STUCK_SECONDS", 20.0)
     stopped = list[psutil.Process]()
 
     def stop_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stage1_extract import cluster, cluster_run, newcomers, node_watch
+from stage1_extract import cluster, cluster_crew, newcomers, node_watch
 from stage1_extract.backbones import WeightsError
 from stage1_extract.clips import ClipJob
 from stage1_extract.cluster_crew import Crew, Lost
@@ -237,6 +237,14 @@ def test_worker_whose_work_stands_still_is_done_without(
     assert "node a (10.0.0.1, a) (its work did not go on for 900 s" in messages.text
 
 
+def test_worker_that_never_comes_to_work_is_done_without(
+    install: Install, target: Target, messages: Messages
+) -> None:
+    ray = install("a", "b", loading={"a"}, deadly={"clip0"})
+    assert go(ray, target, jobs(INNOCENT), messages).num_stored == len(INNOCENT) - 1
+    assert messages.text.count("(its backbone was not loaded for 3600 s") == 1
+
+
 @pytest.mark.parametrize("is_seen_here", [True, False])
 def test_clips_that_a_node_alone_does_not_see_go_to_others(
     install: Install, target: Target, messages: Messages, tmp_path: Path, *, is_seen_here: bool
@@ -313,7 +321,7 @@ def test_nodes_that_join_are_checked_one_by_one(
 
     monkeypatch.setattr(newcomers, "check_nodes", check)
     ray = install("a", blocked={"a"})
-    monkeypatch.setattr(cluster_run, "BLOCKED_SECONDS", float("inf"))  # it waits for the others
+    monkeypatch.setattr(cluster_crew, "BLOCKED_SECONDS", float("inf"))  # it waits for the others
 
     def join() -> None:
         if len(ray.nodes) == 1:
@@ -339,15 +347,27 @@ def test_waiting_for_room_is_told_once(
     assert messages.text.count("1 workers wait for room") == 1
 
 
-def test_workers_that_all_die_while_they_load_are_told(
-    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ({"load_answers": {"a": Lost("it was killed")}}, "it was killed"),
+        ({"load_answers": {"a": WeightsError("no weights")}}, "no weights"),
+        ({"loading": {"a"}}, "its backbone was not loaded for 3600 s: does a file server hang"),
+    ],
+)
+def test_workers_none_of_which_can_be_loaded_are_told(
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    what: dict[str, Any],
+    reason: str,
 ) -> None:
-    ray = install("a", load_answers={"a": Lost("it was killed")})
+    ray = install("a", **what)
     monkeypatch.setattr(cluster, "joined_cluster", lambda address: nullcontext())
     monkeypatch.setattr(cluster, "alive_nodes", lambda: ray.nodes)
     monkeypatch.setattr(cluster, "check_nodes", lambda nodes, needs: None)
     with (
         open_target(tmp_path / "store", None) as target,
-        pytest.raises(ClusterError, match=r"no worker could be loaded:\n  node a .*it was killed"),
+        pytest.raises(ClusterError, match=rf"no worker could be loaded:\n  node a .*{reason}"),
     ):
         cluster.ClusterRunner(ExtractSettings(), target)
