@@ -11,7 +11,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,11 +29,18 @@ _POLL_SECONDS = 1.0
 
 
 @contextmanager
-def address_lease(store: Address, manifest_sha256: str) -> Iterator[list[str]]:
+def address_lease(
+    store: Address, manifest_sha256: str, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[list[str]]:
     """Hold the lease of a manifest on a store at an address for the time of the block.
 
     The record that a killed run leaves behind is waited for a sign of life; clocks are not
     compared.
+
+    Args:
+        store: The store.
+        manifest_sha256: Of the manifest.
+        tell: Shows a message, if there is something to wait for.
 
     Yields:
         Notes for the user; there is one if the lease is lost, as by a machine that sleeps.
@@ -43,7 +50,7 @@ def address_lease(store: Address, manifest_sha256: str) -> Iterator[list[str]]:
         OSError: The address cannot be reached, or not be written.
     """
     record = _Record(store.child(f".run-{manifest_sha256[:16]}.lease"))
-    _wait_until_free(store, record)
+    _wait_until_free(store, record, tell)
     record.write()
     time.sleep(SETTLE_SECONDS)
     if not record.is_ours():
@@ -89,17 +96,23 @@ class _Record:
             file.flush()
             upload(Path(file.name), self.address)
 
-    def holder(self) -> str:
-        """Say who holds the lease."""
-        try:
-            found = json.loads(self.read() or b"")
-            return f"process {found['pid']} on {found['host']}"
-        except (ValueError, KeyError, TypeError):  # gone, or written by something else
-            return "a process on an unknown machine"
+
+def _holder(content: bytes | None) -> str:
+    """Say whose a record is."""
+    try:
+        found = json.loads(content or b"")
+        return f"process {found['pid']} on {found['host']}"
+    except (ValueError, KeyError, TypeError):  # gone, or written by something else
+        return "a process on an unknown machine"
 
 
-def _wait_until_free(store: Address, record: _Record) -> None:
+def _wait_until_free(store: Address, record: _Record, tell: Callable[[str], None]) -> None:
     before = record.read()
+    if before is not None:
+        tell(
+            f"waiting up to {STALE_SECONDS:.0f} s for a sign of life of {_holder(before)},"
+            " whose run of the same manifest did not give its lease back"
+        )
     deadline = time.monotonic() + STALE_SECONDS
     while before is not None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -123,7 +136,7 @@ def _beat(store: Address, record: _Record, ended: threading.Event, notes: list[s
 
 
 def _refusal(store: Address, record: _Record) -> StoreError:
-    return already_embedded(store, record.holder(), record.address)
+    return already_embedded(store, _holder(record.read()), record.address)
 
 
 def _loss_note(store: Address) -> str:

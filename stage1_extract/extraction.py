@@ -1,6 +1,7 @@
 """The main loop of stage one: decode, embed, store; resumable, and unharmed by bad videos."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 from stage1_extract.addresses import Location, as_location
@@ -97,7 +98,8 @@ def _extract_into(
     folder = target.folder
     check_known_settings(folder, settings)
     target.begin()
-    with target.lease(manifest.sha256) as lease_notes, _runner(settings, target) as runner:
+    tell = _print if show_progress else _keep_silent
+    with target.lease(manifest.sha256, tell) as lease_notes, _runner(settings, target) as runner:
         target.renew()  # the lease may have been waited for
         jobs = missing_jobs(folder, runner.provenance, manifest.clips, num_views=settings.views)
         earlier = standing_failures(folder, manifest.clips, jobs, retry=settings.retry_failed)
@@ -125,6 +127,14 @@ def _extract_into(
         notes=(*result.notes, *lease_notes),
         fingerprint=_fingerprint(folder, runner.provenance),
     )
+
+
+def _print(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+
+
+def _keep_silent(_: str) -> None:
+    pass
 
 
 def _runner(settings: ExtractSettings, target: Target) -> LocalRunner | DeviceGroup | ClusterRunner:

@@ -1,6 +1,6 @@
 """Where a run's shards go: a folder, or an address whose store is seen through a mirror."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -40,10 +40,16 @@ class Target(Protocol):
     def renew_shards(self) -> object:
         """Have `folder` tell which shards were written since."""
 
-    def lease(self, manifest_sha256: str) -> AbstractContextManager[list[str]]:
+    def lease(
+        self, manifest_sha256: str, tell: Callable[[str], None]
+    ) -> AbstractContextManager[list[str]]:
         """Return a context in which no other run embeds the same manifest into the store.
 
         Its value are notes for the user; there is one if the lease is lost.
+
+        Args:
+            manifest_sha256: Of the manifest.
+            tell: Shows a message, if there is something to wait for long.
 
         Raises:
             StoreError: Another run does.
@@ -97,7 +103,10 @@ class _FolderTarget:
     def renew_shards(self) -> None:
         pass
 
-    def lease(self, manifest_sha256: str) -> AbstractContextManager[list[str]]:
+    def lease(
+        self, manifest_sha256: str, tell: Callable[[str], None]
+    ) -> AbstractContextManager[list[str]]:
+        del tell  # on one machine, a run that was killed is seen at once
         return run_lease(self.folder, manifest_sha256)
 
     def merge_small_shards(self, shard_bytes: int) -> list[str]:
@@ -116,8 +125,10 @@ class _AddressTarget(Mirror):
     def begin(self) -> None:
         self.remove_stale_partials()
 
-    def lease(self, manifest_sha256: str) -> AbstractContextManager[list[str]]:
-        return address_lease(self.store, manifest_sha256)
+    def lease(
+        self, manifest_sha256: str, tell: Callable[[str], None]
+    ) -> AbstractContextManager[list[str]]:
+        return address_lease(self.store, manifest_sha256, tell)
 
     def merge_small_shards(self, shard_bytes: int) -> list[str]:
         del shard_bytes  # nothing is merged there

@@ -48,17 +48,27 @@ def test_other_manifests_have_leases_of_their_own(far: Far) -> None:
     assert records(far) == []
 
 
-@pytest.mark.parametrize("left", ['{"pid": 1, "host": "far", "run": "x"}', "half a rec"])
+@pytest.mark.parametrize(
+    ("left", "holder"),
+    [
+        ('{"pid": 1, "host": "far", "run": "x"}', "process 1 on far"),
+        ("half a rec", "a process on an unknown machine"),
+    ],
+)
 def test_record_of_a_killed_run_is_taken_over_after_a_while(
-    far: Far, monkeypatch: pytest.MonkeyPatch, left: str
+    far: Far, monkeypatch: pytest.MonkeyPatch, left: str, holder: str
 ) -> None:
     monkeypatch.setattr(address_lease, "STALE_SECONDS", 3.0)
     far.put(f"store/.run-{SHA[:16]}.lease", left.encode())
-    started = time.monotonic()
-    with lease(far.address("store"), SHA):
+    started, told = time.monotonic(), list[str]()
+    with lease(far.address("store"), SHA, told.append):
         assert time.monotonic() - started >= address_lease.STALE_SECONDS
         assert left not in records(far)[0].read_text()
     assert records(far) == []
+    assert told == [
+        f"waiting up to 3 s for a sign of life of {holder}, whose run of the same manifest did not "
+        "give its lease back"
+    ]
 
 
 def test_of_many_at_once_one_gets_it(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:

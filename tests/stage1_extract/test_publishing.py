@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,10 +100,12 @@ def test_a_run_that_waited_for_another_of_the_same_manifest_does_nothing_again(
     manifest = write_manifest(tmp_path, ["a.avi"])
 
     @contextmanager
-    def after_another(store: Address, manifest_sha256: str) -> Iterator[list[str]]:
+    def after_another(
+        store: Address, manifest_sha256: str, tell: Callable[[str], None]
+    ) -> Iterator[list[str]]:
         monkeypatch.setattr(targets, "address_lease", address_lease)
         assert extract(manifest, far.url("store"), SETTINGS).num_stored == 1
-        with address_lease(store, manifest_sha256) as notes:
+        with address_lease(store, manifest_sha256, tell) as notes:
             yield notes
 
     monkeypatch.setattr(targets, "address_lease", after_another)
