@@ -6,7 +6,7 @@ from typing import Any
 
 from stage1_extract.ray_session import Node, load_ray
 from stage2_temporal.sweep_messages import Hindered
-from stage2_temporal.sweep_relay import Ended, Told
+from stage2_temporal.sweep_relay import STILL_SECONDS, Ended, Still, Told
 
 STUCK_SECONDS = 300.0
 """A worker answers every few seconds; one that was silent for so long is given up."""
@@ -54,7 +54,10 @@ class ClusterWorker:
         except ray.exceptions.RayError as error:
             self._displace(f"the loss of {self.node.label}", str(error).strip())
             return True
-        if isinstance(answer, Ended):
+        if isinstance(answer, Still):
+            words = f"no CPU time for {STILL_SECONDS:.0f} s: does a file server hang?"
+            self._displace(f"a standstill on {self.node.label}", words)
+        elif isinstance(answer, Ended):
             self._ended = dataclasses.replace(answer, how=f"{answer.how} on {self.node.label}")
         else:
             self.call = self._relay.receive.remote(_HEAR_SECONDS)

@@ -8,8 +8,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from stage2_temporal.still_process import StillProcess
 from stage2_temporal.sweep_messages import Setup
 from stage2_temporal.sweep_workers import LocalWorker
+
+STILL_SECONDS = 900.0
+"""A process with something to do that does nothing for so long is given up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,11 @@ class Ended:
     words: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Still:
+    """The process has something to do, and has done nothing for `STILL_SECONDS`."""
+
+
 class SweepRelay:
     """One worker process; its methods run side by side, in threads.
 
@@ -45,16 +54,22 @@ class SweepRelay:
         if not has_gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self._worker = LocalWorker(setup, environment)
+        self._process = StillProcess(self._worker.process.pid)
+        self._is_busy = True  # it starts
 
     def send(self, message: Any) -> None:
         """Pass a message on."""
+        self._process.begin()
+        self._is_busy = True
         self._worker.send(message)
 
-    def receive(self, seconds: float) -> Told | Ended | None:
+    def receive(self, seconds: float) -> Told | Ended | Still | None:
         """Return what comes from the process, waiting at most so long."""
         try:
             if not self._worker.process.connection.poll(seconds):
-                return None
+                is_still = self._is_busy and self._process.still_seconds > STILL_SECONDS
+                return Still() if is_still else None
+            self._is_busy = False  # after each message it waits for one
             return Told(self._worker.receive())
         except (EOFError, ConnectionResetError):
             return Ended(self._worker.end(), self._worker.last_words())

@@ -13,7 +13,7 @@ from stage1_extract import newcomers
 from stage1_extract.ray_session import ClusterError, Node
 from stage2_temporal import sweep_cluster, sweep_cluster_worker
 from stage2_temporal.sweep_messages import Done, Hindered, Job, Ready
-from stage2_temporal.sweep_relay import Ended, Told
+from stage2_temporal.sweep_relay import Ended, Still, Told
 from tests.stage2_temporal.sweep_fakes import NUM_FOLDS, FakeResult
 
 RESULT = FakeResult(
@@ -77,6 +77,11 @@ def dies_of_trials(relay: "FakeRelay") -> Any:
 def is_killed_by_trials(relay: "FakeRelay") -> Any:
     """Be ready, and lose the process to the first trial."""
     return Ended("SIGKILL", "") if relay.take_job() else works(relay)
+
+
+def stands_still(relay: "FakeRelay") -> Any:
+    """Be ready, and do nothing with the first trial."""
+    return Still() if relay.take_job() else works(relay)
 
 
 def hangs(relay: "FakeRelay") -> Any:

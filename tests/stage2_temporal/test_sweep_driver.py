@@ -32,6 +32,7 @@ from tests.stage2_temporal.fake_ray import (
     is_killed_at_start,
     is_killed_by_trials,
     leaves,
+    stands_still,
     works,
 )
 from tests.stage2_temporal.sweep_fakes import sweep_settings
@@ -275,6 +276,19 @@ def test_silent_process_is_given_up(
     assert run.states == ["COMPLETE"] * 2
     assert run.messages[0].startswith("the silence of node b ")
     assert next(relay for relay in ray.relays if relay.host == "b").is_killed
+
+
+def test_trial_of_a_process_that_stands_still_goes_on_elsewhere(
+    ray: FakeRay, tmp_path: Path
+) -> None:
+    ray.join("a")
+    ray.join("b", stands_still)
+    run = Sweep(tmp_path, 2)
+    ray.on_poll = lambda: ray.lives.update(b=finds_no_room)
+    run.run()
+    assert run.states == ["COMPLETE"] * 2
+    assert run.messages[0].startswith("a standstill on node b (10.0.0.1, id-b) (no CPU time for")
+    assert run.messages[0].endswith("its trial goes on elsewhere")
 
 
 def test_process_that_waits_for_room_is_not_taken_for_silent(
