@@ -98,7 +98,7 @@ def _extract_into(
     folder = target.folder
     check_known_settings(folder, settings)
     target.begin()
-    tell = _print if show_progress else _keep_silent
+    tell = _print if show_progress else lambda _: None
     with target.lease(manifest.sha256, tell) as lease_notes, _runner(settings, target) as runner:
         target.renew()  # the lease may have been waited for
         jobs = missing_jobs(folder, runner.provenance, manifest.clips, num_views=settings.views)
@@ -131,10 +131,6 @@ def _extract_into(
 
 def _print(message: str) -> None:
     sys.stderr.write(f"{message}\n")
-
-
-def _keep_silent(_: str) -> None:
-    pass
 
 
 def _runner(settings: ExtractSettings, target: Target) -> LocalRunner | DeviceGroup | ClusterRunner:

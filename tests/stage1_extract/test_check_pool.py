@@ -97,7 +97,7 @@ def test_a_process_that_does_not_start_is_not_waited_for_without_end(
     before = children()
     with pytest.raises(OSError, match=r"did not start within 0 s.*same command goes on"):
         verify_store(folder, processes=2)
-    assert children() == before
+    assert children() <= before
 
 
 def test_a_process_that_is_killed_from_outside_condemns_no_shard(

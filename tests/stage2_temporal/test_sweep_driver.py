@@ -350,14 +350,14 @@ def test_node_that_joins_and_is_silent_holds_up_no_trial(ray: FakeRay, tmp_path:
     def check(host: str) -> None:
         if host == "silent":
             began.set()
-            waited.append(ended.wait(20))
+            waited.append(ended.wait(120))
 
     ray.join("a")
     run = Sweep(tmp_path, 5)
     ray.on_check = check
     ray.on_poll = lambda: ray.join("silent") if len(ray.nodes) == 1 else None
     run.run()
-    assert began.wait(20)
+    assert began.wait(120)
     assert run.states == ["COMPLETE"] * 5
     assert waited == []
     ended.set()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stage2_temporal import still_process, sweep_relay
-from stage2_temporal.still_process import StillProcess, cpu_seconds
+from stage2_temporal.still_process import cpu_seconds
 from stage2_temporal.sweep_messages import Ready, Setup
 from stage2_temporal.sweep_relay import STILL_SECONDS, Still, SweepRelay, Told
 
@@ -96,5 +96,4 @@ def test_cpu_time_is_that_of_the_system() -> None:
     found, now = cpu_seconds(os.getpid()), time.process_time()
     if found is not None:
         assert 0.05 < found <= now + 1
-        assert StillProcess(os.getpid()).still_seconds < 60
     assert cpu_seconds(2**22 + 1) is None
